@@ -1,0 +1,64 @@
+"""Passes: the manager, rewrite rules, choices, analyses and costs. Imports nothing above the IR."""
+
+from .base import Option, OptionValue, Pass, PassResult, all_passes, option, pass_class
+from .canonicalize import Canonicalize, canonicalize
+from .choices.commit import Commit
+from .choices.drop import Drop
+from .choices.inlining import Inliner
+from .choices.materialize import Decided, Materialize, Materializer, metric_value
+from .choices.offer import Offer
+from .choices.open_depth import OpenDepth
+from .choices.open_kernel import OpenKernel
+from .choices.open_width import OpenWidth
+from .choices.sort_channels import SortChannels
+from .choices.update import Update
+from .manager import DumpIR, Instrument, Ledger, LedgerRow, PassManager, PrintIR, run_pipeline
+from .pipeline import parse_pipeline, pipeline_text
+from .requirements import COMPUTABLE, METRICS, Requirement, parse_requirement, parse_requirements
+from .rules import Carry, Match, RewriteRule, Rewriter, Rule, Verdict
+from . import rewrites as _rewrites  # noqa: F401  (registers the built-in rules)
+
+__all__ = [
+    "COMPUTABLE",
+    "METRICS",
+    "Canonicalize",
+    "Carry",
+    "Commit",
+    "Decided",
+    "Drop",
+    "DumpIR",
+    "Inliner",
+    "Instrument",
+    "Ledger",
+    "LedgerRow",
+    "Match",
+    "Materialize",
+    "Materializer",
+    "Offer",
+    "OpenDepth",
+    "OpenKernel",
+    "OpenWidth",
+    "Option",
+    "OptionValue",
+    "Pass",
+    "PassManager",
+    "PassResult",
+    "PrintIR",
+    "Requirement",
+    "RewriteRule",
+    "Rewriter",
+    "Rule",
+    "SortChannels",
+    "Update",
+    "Verdict",
+    "all_passes",
+    "canonicalize",
+    "metric_value",
+    "option",
+    "parse_pipeline",
+    "parse_requirement",
+    "parse_requirements",
+    "pass_class",
+    "pipeline_text",
+    "run_pipeline",
+]

@@ -1,0 +1,24 @@
+"""Analyses: facts derived from a graph. Slicing, which follows from one of them, makes new networks."""
+
+from .channel_flow import keeps_channels
+from .channel_groups import ChannelGroup, ChannelGroups, channel_groups
+from .liveness import Liveness, liveness, peak_memory
+from .receptive_field import Field, ReceptiveField, receptive_fields
+from .slicing import channel_importance, permute_channels, slice_channels, slice_weights
+
+__all__ = [
+    "ChannelGroup",
+    "ChannelGroups",
+    "Field",
+    "Liveness",
+    "ReceptiveField",
+    "channel_groups",
+    "channel_importance",
+    "keeps_channels",
+    "liveness",
+    "peak_memory",
+    "permute_channels",
+    "receptive_fields",
+    "slice_channels",
+    "slice_weights",
+]

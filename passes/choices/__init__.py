@@ -1,0 +1,1 @@
+"""Choices: opening them, deciding them, moving their logits, and settling them."""
