@@ -1,0 +1,5 @@
+"""Drawings of networks and generators: Graphviz text, SVG, and a page to look around in."""
+
+from .draw import draw
+
+__all__ = ["draw"]
