@@ -1,0 +1,314 @@
+"""Configurations: one TOML file says everything about a synthesis. Every fault is told with its line."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+from gensynth.backends.torch.recipe import Recipe
+from gensynth.ir import GenSynthError, ParseError, Source, UsageError, nearest
+from gensynth.passes import Offer, parse_pipeline, parse_requirements
+
+from .inquisitor import InquisitorSettings, Surrogate
+from .performance import performance_function
+
+__all__ = ["Config", "SearchSettings", "load_config"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """How much is spent on learning the generator.
+
+    `cycles` of at most `networks` short trainings each; every cycle draws `draws` seeds, adds one-choice neighbours of
+    the best networks known, and probes at most `probes` networks on `stimuli` images. `inherit` starts trainings from
+    the prototype's weights, carried through the generator's program. `seed` decides all that is random.
+    """
+
+    cycles: int = 4
+    networks: int = 6
+    draws: int = 128
+    probes: int = 32
+    stimuli: int = 64
+    inherit: bool = True
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class EmitSettings:
+    """Which networks are emitted: `seeds` of them, the best that the surrogate knows among the seeds 0 to `pool`."""
+
+    seeds: int = 8
+    pool: int = 256
+
+
+@dataclass(frozen=True)
+class Config:
+    """A synthesis: prototype, task, requirements, performance function, and how to search."""
+
+    task: str
+    task_options: Mapping[str, object]
+    prototype: str | None
+    prototype_arguments: Mapping[str, object]
+    prototype_path: Path | None
+    requirements: tuple[str, ...]
+    performance: str
+    passes: str
+    search: SearchSettings
+    inquisitor: InquisitorSettings
+    emit: EmitSettings
+    training: Recipe
+    search_training: Recipe
+    processes: int | None
+    device: str
+    source: str = field(repr=False, default="")
+
+
+_TABLES = {
+    "task": "the data: name, and the task's options",
+    "prototype": "the network to start from: name and arguments, or path",
+    "generator": "passes that open choices",
+    "search": "cycles, networks, ...",
+    "inquisitor": "how the generator moves",
+    "emit": "seeds and pool",
+    "training": "the recipe of full trainings",
+    "search_training": "the recipe of short trainings",
+    "run": "processes and device",
+}
+_TOP = {"requirements": list, "performance": str}
+
+
+class _Reader:
+    """Reads tables with types; a fault points at its line."""
+
+    def __init__(self, text: str, name: str) -> None:
+        self.source = Source(text, name)
+        try:
+            self.data = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            line = re.search(r"at line (\d+), column (\d+)", str(error))
+            offset = len(text)
+            if line is not None:
+                before = text.split("\n")[: int(line[1]) - 1]
+                offset = sum(len(part) + 1 for part in before) + int(line[2]) - 1
+            message = re.sub(r" \(at .*\)$", "", str(error))
+            raise ParseError(
+                f"this is no TOML: {message}", source=self.source, offset=offset, hint="see https://toml.io"
+            ) from None
+
+    def fail(self, message: str, table: str = "", key: str = "", hint: str | None = None) -> NoReturn:
+        """Raises a ParseError at a key of a table, at the table, or at the start."""
+        offset, length = self.locate(table, key)
+        raise ParseError(message, source=self.source, offset=offset, length=length, hint=hint) from None
+
+    def locate(self, table: str, key: str) -> tuple[int, int]:
+        text = self.source.text
+        start = 0
+        if table:
+            header = re.search(rf"^[ \t]*\[[ \t]*{re.escape(table)}[ \t]*\]", text, re.MULTILINE)
+            if header is not None:
+                start = header.end()
+                if not key:
+                    return header.start(), header.end() - header.start()
+        if key:
+            found = re.compile(rf"^[ \t]*({re.escape(key)})[ \t]*=", re.MULTILINE).search(text, start)
+            if found is not None:
+                return found.start(1), len(key)
+        return start, 1
+
+    def table(self, name: str) -> dict[str, object]:
+        found = self.data.get(name, {})
+        if not isinstance(found, dict):
+            self.fail(f"'{name}' must be a table", key=name, hint=f"write [{name}] on a line of its own")
+        return dict(found)
+
+    def settings(self, name: str, cls: type[T], skip: tuple[str, ...] = ()) -> T:
+        """Reads a table into a dataclass whose fields have defaults."""
+        fields = {item.name: item for item in dataclasses.fields(cls) if item.name not in skip}  # type: ignore[arg-type]
+        values: dict[str, object] = {}
+        for key, value in self.table(name).items():
+            if key not in fields:
+                self.fail(f"[{name}] has no key '{key}'", name, key, nearest(key, fields, what=f"keys of [{name}]"))
+            values[key] = self.typed(name, key, value, fields[key].default)
+        try:
+            return cls(**values)
+        except GenSynthError as error:
+            key = next((key for key in values if key in error.message), "")
+            self.fail(error.message, name, key, error.hint)
+
+    def typed(self, table: str, key: str, value: object, default: object) -> object:
+        kind = type(default)
+        if kind is bool or kind is str:
+            fits = isinstance(value, kind)
+        elif kind is int:
+            fits = isinstance(value, int) and not isinstance(value, bool)
+        elif kind is float:
+            fits = isinstance(value, (int, float)) and not isinstance(value, bool)
+        else:
+            fits = isinstance(value, list) and all(isinstance(item, str) for item in value)
+        if not fits:
+            words = {bool: "true or false", int: "a whole number", float: "a number", str: "a word in quotes"}
+            self.fail(
+                f"[{table}] {key} is {value!r}", table, key, f"it is {words.get(kind, 'a list of words in quotes')}"
+            )
+        if kind is int and isinstance(value, int) and value < 0:
+            self.fail(f"[{table}] {key} is {value}", table, key, "it is 0 or more")
+        if kind is float:
+            assert isinstance(value, (int, float))
+            return float(value)
+        return tuple(value) if isinstance(value, list) else value
+
+
+def load_config(path: str | os.PathLike[str]) -> Config:
+    """Reads a configuration.
+
+    Raises:
+        UsageError: the file cannot be read.
+        ParseError: something in it is wrong; the message points at the line.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}", hint="give the path of a .toml file") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is no text: byte {error.start} is not UTF-8", hint="save it as UTF-8") from None
+    return parse_config(text, str(path))
+
+
+def parse_config(text: str, name: str = "<config>") -> Config:
+    """Reads a configuration from its text; see `load_config`."""
+    reader = _Reader(text, name)
+    for key in reader.data:
+        if key not in _TABLES and key not in _TOP:
+            reader.fail(f"unknown key '{key}'", "" if not isinstance(reader.data[key], dict) else key, key,
+                        nearest(key, [*_TABLES, *_TOP], what="keys and tables"))
+    options = reader.table("task")
+    if not isinstance(options.get("name"), str):
+        reader.fail("the task has no name", "task", "name", 'write [task] and name = "digits"')
+    task_name = str(options.pop("name"))
+    prototype, arguments, prototype_path = _read_prototype(reader, name)
+    requirements = _read_requirements(reader)
+    performance = reader.data.get("performance", "netscore")
+    if not isinstance(performance, str):
+        reader.fail("'performance' is no word", key="performance", hint='write performance = "netscore"')
+    try:
+        performance_function(performance)
+    except UsageError as error:
+        reader.fail(error.message, key="performance", hint=error.hint)
+    passes = _read_passes(reader)
+    run = reader.settings("run", _RunSettings)
+    return Config(
+        task=task_name,
+        task_options=options,
+        prototype=prototype,
+        prototype_arguments=arguments,
+        prototype_path=prototype_path,
+        requirements=requirements,
+        performance=performance,
+        passes=passes,
+        search=reader.settings("search", SearchSettings),
+        inquisitor=_read_inquisitor(reader),
+        emit=_read_emit(reader),
+        training=_read_recipe(reader, "training"),
+        search_training=_read_recipe(reader, "search_training" if "search_training" in reader.data else "training"),
+        processes=None if run.processes < 0 else run.processes,
+        device=run.device,
+        source=text,
+    )
+
+
+@dataclass(frozen=True)
+class _RunSettings:
+    processes: int = -1
+    device: str = "cpu"
+
+
+def _read_emit(reader: _Reader) -> EmitSettings:
+    emit = reader.settings("emit", EmitSettings)
+    if emit.seeds < 1 or emit.pool < emit.seeds:
+        reader.fail("[emit] wants at least one seed, and a pool no smaller", "emit", "seeds", "write seeds = 8, pool = 256")
+    return emit
+
+
+def _read_prototype(reader: _Reader, name: str) -> tuple[str | None, dict[str, object], Path | None]:
+    table = reader.table("prototype")
+    if ("name" in table) == ("path" in table):
+        reader.fail("the prototype wants either a name or a path", "prototype", "", 'write [prototype] and name = "resnet"')
+    chosen = table.pop("name", None) or table.pop("path", None)
+    if not isinstance(chosen, str):
+        reader.fail("the prototype's name is no word", "prototype", "name", 'write name = "resnet"')
+    if "path" in reader.table("prototype"):
+        if table:
+            reader.fail(f"a prototype from a file takes no '{next(iter(table))}'", "prototype", next(iter(table)))
+        path = Path(chosen)
+        if not path.is_absolute() and not path.exists():
+            path = Path(name).parent / path
+        return None, {}, path
+    arguments = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+    return chosen, arguments, None
+
+
+def _read_requirements(reader: _Reader) -> tuple[str, ...]:
+    stated = reader.data.get("requirements", [])
+    if not isinstance(stated, list) or not all(isinstance(item, str) for item in stated):
+        reader.fail("'requirements' is no list of lines", key="requirements", hint='write requirements = ["macs <= 5M"]')
+    try:
+        parse_requirements(list(stated), reader.source.name)
+    except ParseError as error:
+        text = error.source.text
+        offset = reader.source.text.find(text)
+        raise ParseError(
+            error.reason,
+            source=reader.source,
+            offset=max(0, offset) + error.offset,
+            hint=error.hint,
+        ) from None
+    except UsageError as error:
+        reader.fail(error.message, key="requirements", hint=error.hint)
+    return tuple(stated)
+
+
+def _read_passes(reader: _Reader) -> str:
+    table = reader.table("generator")
+    for key in table:
+        if key != "passes":
+            reader.fail(f"[generator] has no key '{key}'", "generator", key, "its only key is passes")
+    passes = table.get("passes")
+    if not isinstance(passes, (str, list)) or (isinstance(passes, list) and not all(isinstance(p, str) for p in passes)):
+        reader.fail(
+            "the generator has no passes that open choices",
+            "generator",
+            "passes",
+            'write passes = ["offer{rewrite=separate-conv}", "open-width"]',
+        )
+    text = passes if isinstance(passes, str) else ",".join(passes)
+    try:
+        parse_pipeline(text)
+    except GenSynthError as error:
+        reader.fail(f"[generator] passes: {error.message}", "generator", "passes", error.hint)
+    return text
+
+
+def _read_inquisitor(reader: _Reader) -> InquisitorSettings:
+    settings = reader.settings("inquisitor", InquisitorSettings, skip=("surrogate",))
+    for offer in settings.offers:
+        try:
+            Offer(rewrite=offer)
+        except GenSynthError as error:
+            reader.fail(f"[inquisitor] offers: {error.message}", "inquisitor", "offers", error.hint)
+    return dataclasses.replace(settings, surrogate=Surrogate())
+
+
+def _read_recipe(reader: _Reader, name: str) -> Recipe:
+    try:
+        return Recipe.from_mapping(reader.table(name), where=f"[{name}]")
+    except UsageError as error:
+        key = next((key for key in reader.table(name) if f"{key}" in error.message), "")
+        reader.fail(error.message, name, key, error.hint)

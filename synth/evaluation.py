@@ -1,0 +1,160 @@
+"""Evaluations, from cheap to dear: probes, short trainings, full trainings, the test. Each is a pure function of its job.
+
+Jobs are plain data, so that any executor can carry them to another process; a job's key is a hash of everything that
+its result depends on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from gensynth.backends.torch.recipe import Recipe
+from gensynth.ir import Network, Weights, load_weights, parse, save_weights
+
+from .tasks import Task, task
+
+__all__ = ["Job", "Outcome", "TaskReference", "probe_network", "run_job"]
+
+
+@dataclass(frozen=True)
+class TaskReference:
+    """A task by name and options: enough to load it in any process."""
+
+    name: str
+    options: tuple[tuple[str, object], ...] = ()
+
+    def load(self) -> Task:
+        """Returns the task; loaded once a process."""
+        return _load_task(self)
+
+
+@lru_cache(maxsize=4)
+def _load_task(reference: TaskReference) -> Task:
+    return task(reference.name, **dict(reference.options))
+
+
+@dataclass(frozen=True)
+class Job:
+    """One evaluation.
+
+    `kind` is `probe`, `search` (short training), `final` (full training) or `test`. `weights` start a training or a
+    probe (fresh ones by `seed` otherwise); `saved` is the file that trained weights go to, or that a test reads.
+    """
+
+    kind: str
+    text: str
+    task: TaskReference
+    seed: int
+    recipe: Recipe | None = None
+    weights: Weights | None = field(default=None, repr=False, compare=False)
+    saved: str | None = None
+    stimuli: int = 64
+    device: str = "cpu"
+
+    @property
+    def key(self) -> str:
+        """The hash of everything that the result depends on."""
+        parts = {
+            "kind": self.kind,
+            "text": self.text,
+            "task": [self.task.name, self.task.options],
+            "seed": self.seed,
+            "recipe": None if self.recipe is None else asdict(self.recipe),
+            "weights": None if self.weights is None else _digest(self.weights),
+            "stimuli": self.stimuli if self.kind == "probe" else None,
+        }
+        return hashlib.blake2b(json.dumps(parts, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a job gave: figures for JSON, and the time it took."""
+
+    result: Mapping[str, object]
+    seconds: float
+
+
+def _digest(weights: Weights) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for name in sorted(weights):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(weights[name]).tobytes())
+    return digest.hexdigest()
+
+
+def run_job(job: Job) -> Outcome:
+    """Runs a job; a training that diverges is a result (`accuracy` 0 and the reason), not an error.
+
+    Raises:
+        DataError: the task's data cannot be read.
+    """
+    started = time.perf_counter()
+    run = {"probe": _probe, "search": _train, "final": _train, "test": _test}[job.kind]
+    result = run(job)
+    return Outcome(result, time.perf_counter() - started)
+
+
+def _probe(job: Job) -> dict[str, object]:
+    network = Network(parse(job.text, "<generated>"), job.weights)
+    return probe_network(network, job.task.load(), stimuli=job.stimuli, seed=job.seed)
+
+
+def probe_network(network: Network, on: Task, *, stimuli: int = 64, seed: int = 0) -> dict[str, object]:
+    """Returns what a probe on real stimuli of a task tells: `scores` of the network, `vertices` by value.
+
+    The stimuli are the first training examples of a shuffle fixed by `seed`.
+    """
+    from gensynth.backends.torch import probe
+
+    training = on.split("train")
+    order = np.random.Generator(np.random.Philox(key=seed)).permutation(len(training))[:stimuli]
+    responses = probe(network, training.subset(order), seed=seed)
+    scores = {name: float(value) for name, value in asdict(responses.scores).items()}
+    shares = [value.dead for value in responses.values]
+    ranks = [value.rank for value in responses.values if value.rank > 0]
+    scores["alive"] = 1.0 - float(np.mean(shares))
+    scores["rank"] = float(np.mean(np.log(ranks))) if ranks else 0.0
+    return {
+        "scores": scores,
+        "vertices": {
+            value.name: {"dead": round(value.dead, 4), "rank": round(value.rank, 3), "gradient": float(value.gradient)}
+            for value in responses.values
+        },
+    }
+
+
+def _train(job: Job) -> dict[str, object]:
+    from gensynth.backends.torch import TrainingError, train
+
+    on = job.task.load()
+    network = Network(parse(job.text, "<generated>"), job.weights)
+    assert job.recipe is not None
+    try:
+        trained = train(
+            network, on.split("train"), on.split("validation"), job.recipe, seed=job.seed, device=job.device
+        )
+    except TrainingError as error:
+        return {"accuracy": 0.0, "error": error.message}
+    if job.saved is not None:
+        assert trained.network.weights is not None
+        save_weights(trained.network.weights, job.saved)
+    last = trained.history[-1]
+    return {"accuracy": trained.accuracy, "loss": last.loss, "epochs": last.epoch}
+
+
+def _test(job: Job) -> dict[str, object]:
+    from gensynth.backends.torch import evaluate
+
+    graph = parse(job.text, "<generated>")
+    assert job.saved is not None
+    network = Network(graph, load_weights(Path(job.saved), graph))
+    found = evaluate(network, job.task.load().split("test"), device=job.device)
+    return {"accuracy": found.accuracy, "loss": found.loss, "count": found.count}

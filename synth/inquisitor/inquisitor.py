@@ -1,0 +1,332 @@
+"""The inquisitor I(.; theta_I): probes what a generator emits, learns from it, and proposes how the generator moves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from gensynth.ir import Graph, UsageError
+from gensynth.passes import Requirement, metric_value
+from gensynth.passes.cost import Totals
+from gensynth.synth.performance import PERFORMANCE, Outcome
+
+from .candidate import UNREACHED, Candidate
+from .reasons import Reason, ReasonFigures
+from .surrogate import Posterior, Surrogate
+
+__all__ = ["Inquisitor", "InquisitorSettings", "Judgement", "Proposal"]
+
+Vector = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class InquisitorSettings:
+    """How the inquisitor works.
+
+    `family` is the number of different networks that the family should stay able to give (the entropy target);
+    `step` how far a cycle may move towards the weighted frequencies; `trust` bounds the Kullback-Leibler divergence of
+    any choice in a cycle, in nats; `floor` is the share of the uniform distribution that always stays. A choice is
+    committed when one alternative's probability reaches `commit`, an alternative dropped when its own falls below
+    `drop`; `confidence` is the probability of meeting requirements from which a network counts as meeting them.
+    """
+
+    family: int = 24
+    step: float = 0.6
+    trust: float = 0.6
+    floor: float = 0.02
+    commit: float = 0.93
+    drop: float = 0.03
+    confidence: float = 0.5
+    offers: tuple[str, ...] = ()
+    surrogate: Surrogate = field(default_factory=Surrogate)
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("step", 0.0, 1.0),
+            ("floor", 0.0, 0.5),
+            ("commit", 0.5, 1.0),
+            ("drop", 0.0, 0.5),
+            ("confidence", 0.0, 1.0),
+        ):
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise UsageError(f"inquisitor: {name} must lie between {low:g} and {high:g}, got {value:g}")
+        if self.family < 1 or self.trust <= 0.0:
+            raise UsageError("inquisitor: family must be at least 1 and trust above 0")
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What is expected of some candidates, each an array of shape [n].
+
+    `performance` is the expected U; `feasible` the probability of meeting every requirement; `improvement` the
+    expected improvement of U over the best, under the requirements.
+    """
+
+    posterior: Posterior
+    performance: Vector
+    feasible: Vector
+    improvement: Vector
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A delta theta_G as pass texts, and the reason for each."""
+
+    passes: tuple[str, ...]
+    reasons: tuple[Reason, ...]
+
+
+class Inquisitor:
+    """Learns from the candidates it is shown; see `InquisitorSettings` for how it decides.
+
+    `observe` takes candidates in; `select` names those whose training tells most; `propose` moves the generator.
+    """
+
+    def __init__(
+        self,
+        performance: Callable[[Outcome], float],
+        requirements: Sequence[Requirement],
+        *,
+        validation_size: int,
+        settings: InquisitorSettings | None = None,
+    ) -> None:
+        """Starts with no observations. `validation_size` is the number of images accuracies are measured on."""
+        self.performance = performance
+        self.requirements = tuple(requirements)
+        self.validation_size = validation_size
+        self.settings = settings or InquisitorSettings()
+        self.candidates: dict[str, Candidate] = {}
+
+    def observe(self, candidates: Sequence[Candidate]) -> None:
+        """Takes candidates in; one of a known architecture replaces what was known of it."""
+        for candidate in candidates:
+            self.candidates[candidate.hash] = candidate
+
+    @property
+    def trained(self) -> list[Candidate]:
+        """The candidates whose accuracy is known."""
+        return [candidate for candidate in self.candidates.values() if candidate.accuracy is not None]
+
+    def value(self, candidate: Candidate) -> float:
+        """Returns U of a trained candidate."""
+        assert candidate.accuracy is not None
+        return self._values(candidate.totals, candidate.accuracy)[0]
+
+    def meets_requirements(self, candidate: Candidate) -> bool:
+        """Whether a trained candidate meets every requirement."""
+        assert candidate.accuracy is not None
+        return self.holds(candidate.totals, candidate.accuracy)
+
+    def holds(self, totals: Totals, accuracy: float) -> bool:
+        """Whether every requirement holds for a network of these costs and this accuracy [percent]."""
+        for requirement in self.requirements:
+            if requirement.computable and not requirement.holds(metric_value(requirement.metric, totals)):
+                return False
+        return self._values(totals, accuracy)[1]
+
+    # Judging.
+
+    def _values(self, totals: Totals, accuracy: float) -> tuple[float, bool]:
+        """Returns U at an accuracy [percent], and whether the requirements hold that need one."""
+        outcome = Outcome(accuracy, totals.params, totals.macs)
+        holds = all(
+            requirement.holds(PERFORMANCE[requirement.metric](outcome))
+            for requirement in self.requirements
+            if not requirement.computable
+        )
+        return self.performance(outcome), holds
+
+    def judge(self, pool: Sequence[Candidate], suppose: Sequence[str] = ()) -> Judgement:
+        """Returns what is expected of the candidates of `pool`, after supposing some (by hash) to be trained."""
+        everyone = {candidate.hash: candidate for candidate in pool}
+        for candidate in self.trained:
+            everyone[candidate.hash] = candidate
+        ordered = list(everyone.values())
+        belief = self.settings.surrogate.fit(ordered, validation_size=self.validation_size)
+        position = {candidate.hash: index for index, candidate in enumerate(ordered)}
+        for name in suppose:
+            belief.suppose(position[name])
+        whole = belief.posterior()
+        rows = [position[candidate.hash] for candidate in pool]
+        posterior = Posterior(whole.mean[rows], whole.deviation[rows])
+        best = self._best(ordered, whole, [position[candidate.hash] for candidate in self.trained])
+        accuracies, weights = posterior.nodes()
+        performance = np.zeros(len(pool))
+        feasible = np.zeros(len(pool))
+        improvement = np.zeros(len(pool))
+        for row, candidate in enumerate(pool):
+            for accuracy, weight in zip(accuracies[row], weights, strict=True):
+                value, holds = self._values(candidate.totals, float(accuracy))
+                performance[row] += weight * value
+                if holds:
+                    feasible[row] += weight
+                    improvement[row] += weight * (value if best is None else max(0.0, value - best))
+        if best is None:
+            improvement = feasible
+        return Judgement(posterior, performance, feasible, improvement)
+
+    def _best(self, everyone: Sequence[Candidate], posterior: Posterior, trained: Sequence[int]) -> float | None:
+        """Returns the best U among trained candidates believed feasible, at their posterior median; None if none is."""
+        medians = posterior.accuracy()
+        values = []
+        for index in trained:
+            value, holds = self._values(everyone[index].totals, float(medians[index]))
+            if holds:
+                values.append(value)
+        return max(values) if values else None
+
+    # What to train.
+
+    def select(self, pool: Sequence[Candidate], count: int) -> list[Candidate]:
+        """Returns up to `count` candidates to train: each pick maximizes expected improvement given those before it."""
+        waiting = [candidate for candidate in pool if self._unknown(candidate)]
+        picked: list[Candidate] = []
+        while waiting and len(picked) < count:
+            judged = self.judge(waiting + picked, suppose=[candidate.hash for candidate in picked])
+            values = judged.improvement[: len(waiting)]
+            if values.max() <= 1e-9:
+                values = judged.feasible[: len(waiting)] * judged.posterior.deviation[: len(waiting)]
+            picked.append(waiting.pop(int(values.argmax())))
+        return picked
+
+    def _unknown(self, candidate: Candidate) -> bool:
+        known = self.candidates.get(candidate.hash)
+        return known is None or known.accuracy is None
+
+    def rank(self, pool: Sequence[Candidate]) -> list[Candidate]:
+        """Returns candidates from the best expected U down, those likely to meet the requirements first."""
+        judged = self.judge(pool)
+        likely = judged.feasible >= self.settings.confidence
+        value = np.where(likely, judged.performance, judged.performance - 1e6 + 1e3 * judged.feasible)
+        return [pool[index] for index in np.argsort(-value, kind="stable")]
+
+    # How the generator moves.
+
+    def propose(self, graph: Graph, pool: Sequence[Candidate], *, cycle: int) -> Proposal:
+        """Returns the update of a generator from what is now believed of the pool.
+
+        Each candidate weighs exp(U / temperature) times its chance of meeting the requirements, the temperature set
+        so that exp(entropy of the weights) is the family's size. Choices move towards their weighted frequencies,
+        no further than the trust region; then settled ones are committed and dead alternatives dropped.
+        """
+        settings = self.settings
+        judged = self.judge(pool)
+        weights = _weigh(judged.performance, judged.feasible, settings.family)
+        passes: list[str] = []
+        reasons: list[Reason] = []
+        for identifier, info in graph.choices.items():
+            old = np.array(info.probabilities)
+            target, mass = self._frequencies(pool, weights, identifier, info.labels, old)
+            wanted = (1.0 - settings.step) * old + settings.step * target
+            wanted = (1.0 - settings.floor) * wanted + settings.floor / len(old)
+            new = _within_trust(old, wanted, settings.trust)
+            by = np.round(np.log(new) - np.log(old), 4)
+            by -= by.mean().round(4)
+            if np.abs(by).max() < 5e-4 or mass < 1e-6:
+                continue
+            passes.append(f"update{{choice={identifier},by=[{','.join(f'{step:.4f}' for step in by)}]}}")
+            figures = self._figures(pool, judged, weights, identifier, info.labels)
+            reasons.append(Reason.of_update(identifier, info.labels, old, new, figures))
+            self._settle(identifier, info.labels, new, figures, cycle, passes, reasons)
+        return Proposal(tuple(passes), tuple(reasons))
+
+    def _settle(
+        self,
+        identifier: str,
+        labels: tuple[str, ...],
+        probabilities: Vector,
+        figures: ReasonFigures,
+        cycle: int,
+        passes: list[str],
+        reasons: list[Reason],
+    ) -> None:
+        if cycle < 2:
+            return
+        top = int(probabilities.argmax())
+        if probabilities[top] >= self.settings.commit:
+            passes.append(f"commit{{choice={identifier},to={labels[top]}}}")
+            reasons.append(Reason.of_commit(identifier, labels[top], float(probabilities[top]), figures))
+            return
+        dead = [index for index in range(len(labels)) if probabilities[index] < self.settings.drop]
+        for index in dead[: len(labels) - 2]:
+            passes.append(f"drop{{choice={identifier},alternative={labels[index]}}}")
+            reasons.append(Reason.of_drop(identifier, labels[index], float(probabilities[index]), figures))
+
+    @staticmethod
+    def _frequencies(
+        pool: Sequence[Candidate], weights: Vector, identifier: str, labels: tuple[str, ...], old: Vector
+    ) -> tuple[Vector, float]:
+        """Returns the weighted frequency of each alternative among networks that depend on the choice, and their mass.
+
+        Networks that do not depend on it count as if they followed the present probabilities.
+        """
+        position = {label: index for index, label in enumerate(labels)}
+        counted = np.zeros(len(labels))
+        for candidate, weight in zip(pool, weights, strict=True):
+            index = position.get(candidate.labels.get(identifier, "original"))
+            if index is not None:
+                counted[index] += weight
+        mass = float(counted.sum())
+        return counted + (1.0 - mass) * old, mass
+
+    def _figures(
+        self, pool: Sequence[Candidate], judged: Judgement, weights: Vector, identifier: str, labels: tuple[str, ...]
+    ) -> ReasonFigures:
+        """Returns, per alternative, means over the pool's networks that take it."""
+        accuracy = judged.posterior.accuracy()
+        found: dict[str, tuple[int, float, float, float, float]] = {}
+        for label in labels:
+            rows = [row for row, item in enumerate(pool) if item.labels.get(identifier, UNREACHED) == label]
+            if rows:
+                found[label] = (
+                    len(rows),
+                    float(judged.performance[rows].mean()),
+                    float(accuracy[rows].mean()),
+                    float(np.mean([pool[row].totals.macs for row in rows])),
+                    float(np.mean([pool[row].totals.params for row in rows])),
+                )
+        return ReasonFigures(found)
+
+
+def _weigh(performance: Vector, feasible: Vector, family: int) -> Vector:
+    """Returns weights of sum 1, feasible * exp(U / temperature), whose perplexity is `family` (or all there are)."""
+    if not len(performance):
+        return performance
+    chance = np.log(np.maximum(feasible, 1e-6))
+    target = math.log(min(family, max(1.0, 0.8 * len(performance))))
+    low, high = 1e-3, 1e3
+    weights = np.full(len(performance), 1.0 / len(performance))
+    for _ in range(60):
+        temperature = math.sqrt(low * high)
+        scores = (performance - performance.max()) / temperature + chance
+        weights = np.exp(scores - scores.max())
+        weights /= weights.sum()
+        entropy = -float(np.sum(weights * np.log(np.maximum(weights, 1e-300))))
+        if entropy < target:
+            low = temperature
+        else:
+            high = temperature
+    return weights
+
+
+def _within_trust(old: Vector, wanted: Vector, trust: float) -> Vector:
+    """Returns the point nearest `wanted` on the way from `old` whose divergence KL(new || old) is at most `trust`."""
+
+    def divergence(new: Vector) -> float:
+        return float(np.sum(new * (np.log(new) - np.log(old))))
+
+    if divergence(wanted) <= trust:
+        return wanted
+    low, high = 0.0, 1.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        if divergence(old + middle * (wanted - old)) <= trust:
+            low = middle
+        else:
+            high = middle
+    return old + low * (wanted - old)

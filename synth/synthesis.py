@@ -1,0 +1,436 @@
+"""Generative synthesis: a generator is learned from a prototype, cycle by cycle, and its networks are emitted.
+
+The run is a pure function of its configuration. Whatever is dear (probes, trainings, tests) is looked up in the run's
+store before it is computed, so a run that was killed at any moment and is started again takes the same path, finds what
+it had, and ends at the same generator and the same store.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from gensynth.ir import (
+    Network,
+    UsageError,
+    architecture_hash,
+    load_network,
+    load_weights,
+    save_network,
+    to_text,
+    write_atomically,
+)
+from gensynth.passes import Requirement, parse_requirements, run_pipeline
+from gensynth.passes.cost import Totals, totals
+from gensynth.synth.tasks import Task
+
+from .config import Config, load_config
+from .emission import Emission, Emitted
+from .evaluation import Job, TaskReference, run_job
+from .executor import Executor, LocalExecutor
+from .exploration import Explorer, Origin
+from .generator import Generator
+from .inquisitor import Inquisitor, Reason
+from .performance import performance_function
+from .progress import Progress, Silent
+from .prototypes import prototype
+from .store import Store
+from .summary import summary_row
+
+__all__ = ["CycleReport", "Result", "Synthesis", "synthesize"]
+
+
+@dataclass(frozen=True)
+class CycleReport:
+    """What one cycle did: the delta theta_G as a pipeline, why, and how the search stood after it."""
+
+    cycle: int
+    passes: tuple[str, ...]
+    reasons: tuple[Reason, ...]
+    probed: int
+    trained: int
+    best: float | None
+    entropy: float
+    choices: int
+
+    def as_dict(self) -> dict[str, object]:
+        """Returns the report for JSON."""
+        return {
+            "cycle": self.cycle,
+            "passes": list(self.passes),
+            "reasons": [{"action": r.action, "choice": r.choice, "text": r.text} for r in self.reasons],
+            "probed": self.probed,
+            "trained": self.trained,
+            "best": self.best,
+            "entropy": round(self.entropy, 6),
+            "choices": self.choices,
+        }
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished synthesis: the run directory, the learned generator, and the content of `summary.json`."""
+
+    out: Path
+    generator: Generator
+    summary: dict[str, object]
+
+    @property
+    def report(self) -> Path:
+        """The page that tells everything."""
+        return self.out / "report.html"
+
+
+class Synthesis:
+    """One run. `prepare`, `learn` and `emit` are its parts; `synthesize` does them all."""
+
+    def __init__(
+        self, config: Config, out: Path, *, executor: Executor | None = None, progress: Progress | None = None
+    ) -> None:
+        """Opens the run directory."""
+        self.config = config
+        self.out = out
+        self.progress: Progress = progress or Silent()
+        self.executor: Executor = executor or LocalExecutor(config.processes)
+        self.reference = TaskReference(config.task, tuple(sorted(config.task_options.items())))
+        self.task: Task = self.reference.load()
+        self.requirements: tuple[Requirement, ...] = parse_requirements(config.requirements)
+        self.performance = performance_function(config.performance)
+        self.store = Store(out / "store.sqlite")
+        self.inquisitor = Inquisitor(
+            self.performance,
+            self.requirements,
+            validation_size=len(self.task.split("validation")),
+            settings=config.inquisitor,
+        )
+
+    # Evaluations.
+
+    def evaluate(self, jobs: Sequence[tuple[Job, str, dict[str, object]]], what: str) -> list[dict[str, object]]:
+        """Returns the results of jobs (each with its network's hash and details), from the store where it has them."""
+        results: dict[int, dict[str, object]] = {}
+        missing = []
+        for index, (job, _, _) in enumerate(jobs):
+            known = self.store.get(job.key)
+            if known is not None and (job.kind == "test" or job.saved is None or Path(job.saved).exists()):
+                results[index] = known
+            else:
+                missing.append(index)
+        done = len(results)
+        for position, outcome in self.executor.map(run_job, [jobs[index][0] for index in missing]):
+            index = missing[position]
+            job, network, detail = jobs[index]
+            result = json.loads(json.dumps(dict(outcome.result)))
+            self.store.put(
+                job.key,
+                kind=job.kind,
+                network=network,
+                text=job.text,
+                detail=detail,
+                result=result,
+                seconds=outcome.seconds,
+            )
+            results[index] = result
+            done += 1
+            accuracy = result.get("accuracy")
+            self.progress.advance(done, len(jobs), what if accuracy is None else f"{what}: {accuracy:.2f}%")
+        return [results[index] for index in range(len(jobs))]
+
+    def train_fully(self, network: Network, name: str, detail: dict[str, object]) -> tuple[Job, str, dict[str, object]]:
+        """Returns the job of a full training, its weights to be saved in the run directory under `name`."""
+        job = Job(
+            "final",
+            to_text(network.graph),
+            self.reference,
+            self.config.search.seed,
+            self.config.training,
+            network.weights,
+            str(self.out / "weights" / f"{name}.safetensors"),
+            device=self.config.device,
+        )
+        return job, architecture_hash(network.graph), detail
+
+    # Parts.
+
+    def prepare(self) -> tuple[Network, float]:
+        """Returns the prototype, fully trained, and its validation accuracy [percent]."""
+        config = self.config
+        if config.prototype is None:
+            assert config.prototype_path is not None
+            start = load_network(config.prototype_path)
+        else:
+            arguments = dict(config.prototype_arguments)
+            start = prototype(config.prototype, **self._defaults(config.prototype, arguments))  # type: ignore[arg-type]
+        self._check_fits(start)
+        self.progress.stage(f"training the prototype @{start.graph.name}")
+        job = self.train_fully(start, "prototype", {"what": "prototype"})
+        (result,) = self.evaluate([job], "prototype")
+        weights = load_weights(str(job[0].saved), start.graph)
+        trained = Network(start.graph, weights)
+        save_network(trained, self.out / "prototype.gsir")
+        return trained, float(result["accuracy"])  # type: ignore[arg-type]
+
+    def _defaults(self, name: str, arguments: dict[str, object]) -> dict[str, object]:
+        """Adds the task's image and classes where the prototype takes them and the configuration is silent."""
+        from .prototypes import prototypes
+
+        known = {item.name: item.arguments for item in prototypes()}.get(name, {})
+        if "image" in known:
+            arguments.setdefault("image", self.task.image)
+        if "classes" in known:
+            arguments.setdefault("classes", self.task.classes)
+        return arguments
+
+    def _check_fits(self, network: Network) -> None:
+        graph = network.graph
+        wanted = self.task.image
+        image = graph.inputs[0].type.shape[1:]
+        outputs = graph.outputs[0].type.shape[1:]
+        if len(graph.inputs) != 1 or image != wanted or outputs != (self.task.classes,):
+            raise UsageError(
+                f"the prototype @{graph.name} takes {graph.inputs[0].type} and gives {graph.outputs[0].type}; task"
+                f" '{self.task.name}' has images {list(wanted)} and {self.task.classes} classes",
+                hint="set the prototype's image and classes to the task's, or leave them out",
+            )
+        if graph.is_generator:
+            raise UsageError(f"the prototype @{graph.name} has open choices", hint="start from a network")
+
+    def open(self, trained: Network) -> Generator:
+        """Returns the generator to start from: the prototype's program with choices opened."""
+        self.progress.stage("opening choices")
+        start = trained if self.config.search.inherit else Network(trained.graph)
+        opened = run_pipeline(start, self.config.passes)
+        computable = tuple(str(item) for item in self.requirements if item.computable)
+        graph = opened.graph.replace(name=f"{trained.graph.name}_generator", requirements=computable)
+        generator = Generator(opened.with_graph(graph))
+        for seed in range(16):
+            generator.decide(seed)
+        self.progress.line(f"{len(graph.choices)} choices, entropy {generator.entropy():.1f} nats")
+        return generator
+
+    def learn(self, generator: Generator) -> tuple[Generator, list[CycleReport]]:
+        """Returns the generator after all cycles, with a report of each."""
+        explorer = Explorer(self.inquisitor, self.config.search)
+        reports: list[CycleReport] = []
+        save(generator, self.out / "generators" / "000.gsir")
+        for cycle in range(1, self.config.search.cycles + 1):
+            self.progress.stage(f"cycle {cycle} of {self.config.search.cycles}")
+            generator, report = self._cycle(generator, explorer, cycle)
+            reports.append(report)
+            self._keep_cycle(generator, report)
+        save(generator, self.out / "generator.gsir")
+        return generator, reports
+
+    def _cycle(self, generator: Generator, explorer: Explorer, cycle: int) -> tuple[Generator, CycleReport]:
+        settings = self.config.search
+        pool = explorer.pool(generator, cycle)
+        to_probe = explorer.worth_probing(pool)
+        results = self.evaluate([self.probe_job(explorer.origin(item), cycle=cycle) for item in to_probe], "probe")
+        explorer.take_probes(to_probe, results)
+        chosen = self.inquisitor.select(explorer.probed(), settings.networks)
+        trainings = [self._job("search", explorer.origin(item), cycle) for item in chosen]
+        found = self.evaluate(trainings, "training")
+        explorer.take_trainings(chosen, found)
+        proposal = self.inquisitor.propose(generator.graph, explorer.probed(), cycle=cycle)
+        passes, reasons = list(proposal.passes), list(proposal.reasons)
+        moved = generator.apply(",".join(passes)) if passes else generator
+        if cycle < settings.cycles:
+            offered = explorer.offer(moved)
+            if offered is not None:
+                moved, text, reason = offered
+                passes.append(text)
+                reasons.append(reason)
+        explorer.settle(passes)
+        best = self._best()
+        self.progress.line(
+            f"{len(to_probe)} probed, {len(chosen)} trained; best {self.config.performance}"
+            f" {'none feasible yet' if best is None else f'{best:.2f}'}; entropy {moved.entropy():.1f} nats"
+        )
+        report = CycleReport(
+            cycle,
+            tuple(passes),
+            tuple(reasons),
+            len(to_probe),
+            len(chosen),
+            best,
+            moved.entropy(),
+            len(moved.graph.choices),
+        )
+        return moved, report
+
+    def _best(self) -> float | None:
+        values = [
+            self.inquisitor.value(item)
+            for item in self.inquisitor.trained
+            if self.inquisitor.meets_requirements(item)
+        ]
+        return max(values) if values else None
+
+    def probe_job(self, origin: Origin, *, cycle: int) -> tuple[Job, str, dict[str, object]]:
+        """Returns the job of probing a network, with its hash and details."""
+        return self._job("probe", origin, cycle)
+
+    def _job(self, kind: str, origin: Origin, cycle: int) -> tuple[Job, str, dict[str, object]]:
+        decided = origin.decided
+        job = Job(
+            kind,
+            to_text(decided.graph),
+            self.reference,
+            self.config.search.seed,
+            self.config.search_training if kind == "search" else None,
+            origin.weights(),
+            stimuli=self.config.search.stimuli,
+            device=self.config.device,
+        )
+        return job, architecture_hash(decided.graph), {"cycle": cycle, "seed": decided.seed}
+
+    def _keep_cycle(self, generator: Generator, report: CycleReport) -> None:
+        name = f"{report.cycle:03d}"
+        save(generator, self.out / "generators" / f"{name}.gsir")
+        text = "".join(f"{item},\n" for item in report.passes).rstrip(",\n")
+        write_atomically(self.out / "cycles" / f"{name}.passes", f"{text}\n".encode())
+        write_atomically(self.out / "cycles" / f"{name}.json", json.dumps(report.as_dict(), indent=2).encode())
+
+    def emit(self, generator: Generator) -> list[Emitted]:
+        """Returns the FermiNets: emitted by seeds, fully trained, and meeting every requirement on validation data."""
+        self.progress.stage(f"emitting {self.config.emit.seeds} networks")
+        return Emission(self, generator).run()
+
+    def test(self, networks: Sequence[tuple[Network, str]]) -> list[float]:
+        """Returns test accuracies [percent] of trained networks, given with their weights files."""
+        jobs = [
+            (
+                Job("test", to_text(network.graph), self.reference, 0, saved=saved, device=self.config.device),
+                architecture_hash(network.graph),
+                {"saved": Path(saved).name},
+            )
+            for network, saved in networks
+        ]
+        return [float(result["accuracy"]) for result in self.evaluate(jobs, "test")]  # type: ignore[arg-type]
+
+    def run(self) -> Result:
+        """Does everything and writes `summary.json` and `report.html`."""
+        trained, validation_accuracy = self.prepare()
+        generator, reports = self.learn(self.open(trained))
+        emitted = self.emit(generator)
+        self.progress.stage("the test, once")
+        files = [(trained, str(self.out / "weights" / "prototype.safetensors"))]
+        files += [(item.network, item.saved) for item in emitted]
+        accuracies = self.test(files)
+        rows = []
+        for item, accuracy in zip(emitted, accuracies[1:], strict=True):
+            path = self.out / "networks" / f"seed-{item.seed:06d}.gsir"
+            save_network(Network(item.network.graph, load_weights(item.saved, item.network.graph)), path)
+            rows.append(
+                summary_row(
+                    item.network.graph,
+                    accuracy,
+                    seed=item.seed,
+                    feasible=item.feasible,
+                    path=str(path.relative_to(self.out)),
+                    validation_accuracy=item.accuracy,
+                )
+            )
+        first = summary_row(
+            trained.graph,
+            accuracies[0],
+            seed=None,
+            feasible=self._feasible(totals(trained.graph), validation_accuracy),
+            path="prototype.gsir",
+            validation_accuracy=validation_accuracy,
+        )
+        summary: dict[str, object] = {
+            "task": self.config.task,
+            "performance": self.config.performance,
+            "requirements": list(self.config.requirements),
+            "prototype": first,
+            "networks": rows,
+        }
+        write_atomically(self.out / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
+        from .report import write_report
+
+        write_report(self.out)
+        return Result(self.out, generator, summary)
+
+    def _feasible(self, found: Totals, accuracy: float) -> bool:
+        return self.inquisitor.holds(found, accuracy)
+
+
+def save(generator: Generator, path: Path) -> None:
+    """Writes a generator's text; weights go beside it only for the first and the last."""
+    write_atomically(path, to_text(generator.graph).encode())
+    if generator.network.weights is not None and path.name in ("000.gsir", "generator.gsir"):
+        generator.save(path)
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Holds the run directory for this process alone."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(out / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise UsageError(f"cannot write {out}: {error.strerror}", hint="choose a folder that can be written") from None
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UsageError(
+                f"another process is working in {out}", hint="wait for it, or choose another --out"
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def synthesize(
+    config: Config | str | os.PathLike[str],
+    out: str | os.PathLike[str] | None = None,
+    *,
+    resume: bool = False,
+    executor: Executor | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Learns a generator from a prototype and emits FermiNets; see docs/design.md.
+
+    `out` is the run directory (`runs/NAME` for NAME.toml where not given). With `resume` a run that was cut off goes
+    on, with the same configuration; without it the directory must be new or empty.
+
+    Raises:
+        UsageError: the directory is in use, not empty, or holds a run of another configuration.
+        GenSynthError: whatever is wrong with the configuration, the data or the passes.
+    """
+    if not isinstance(config, Config):
+        path = Path(config)
+        out = Path("runs") / path.stem if out is None else out
+        config = load_config(path)
+    if out is None:
+        raise UsageError("a configuration that is no file needs `out`", hint="give the run directory")
+    folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file", hint="choose another --out")
+    kept = folder / "config.toml"
+    if folder.exists() and any(item.name != ".lock" for item in folder.iterdir()):
+        if not resume:
+            raise UsageError(f"{folder} is not empty", hint="go on with --resume, or choose another --out")
+        if not kept.exists():
+            raise UsageError(f"{folder} holds no run to resume", hint="choose another --out")
+        if kept.read_text(encoding="utf-8") != config.source:
+            raise UsageError(
+                f"{folder} holds a run of another configuration", hint=f"compare with {kept}, or choose another --out"
+            )
+    with _locked(folder):
+        if config.source:
+            write_atomically(kept, config.source.encode())
+        synthesis = Synthesis(config, folder, executor=executor, progress=progress)
+        try:
+            return synthesis.run()
+        finally:
+            if executor is None:
+                synthesis.executor.close()
+            synthesis.store.close()
