@@ -17,8 +17,10 @@ from gensynth.passes import Offer, parse_pipeline, parse_requirements
 
 from .inquisitor import InquisitorSettings, Surrogate
 from .performance import performance_function
+from .prototypes import prototypes
+from .tasks import task
 
-__all__ = ["Config", "SearchSettings", "load_config"]
+__all__ = ["Config", "SearchSettings", "load_config", "load_training"]
 
 T = TypeVar("T")
 
@@ -109,19 +111,20 @@ class _Reader:
         raise ParseError(message, source=self.source, offset=offset, length=length, hint=hint) from None
 
     def locate(self, table: str, key: str) -> tuple[int, int]:
+        """Returns (offset, length) of a key of a table (of the top without one), else of the table's header."""
         text = self.source.text
-        start = 0
+        start, header_at = 0, (0, 1)
         if table:
             header = re.search(rf"^[ \t]*\[[ \t]*{re.escape(table)}[ \t]*\]", text, re.MULTILINE)
             if header is not None:
-                start = header.end()
-                if not key:
-                    return header.start(), header.end() - header.start()
+                start, header_at = header.end(), (header.start(), header.end() - header.start())
+        next_table = re.compile(r"^[ \t]*\[", re.MULTILINE).search(text, start)
+        stop = len(text) if next_table is None else next_table.start()
         if key:
-            found = re.compile(rf"^[ \t]*({re.escape(key)})[ \t]*=", re.MULTILINE).search(text, start)
+            found = re.compile(rf"^[ \t]*({re.escape(key)})[ \t]*=", re.MULTILINE).search(text, start, stop)
             if found is not None:
                 return found.start(1), len(key)
-        return start, 1
+        return header_at
 
     def table(self, name: str) -> dict[str, object]:
         found = self.data.get(name, {})
@@ -173,13 +176,30 @@ def load_config(path: str | os.PathLike[str]) -> Config:
         UsageError: the file cannot be read.
         ParseError: something in it is wrong; the message points at the line.
     """
+    return parse_config(_read(path), str(path))
+
+
+def load_training(path: str | os.PathLike[str]) -> dict[str, object]:
+    """Reads the table [training] of a configuration alone, checked, in the form that `Recipe.from_mapping` takes.
+
+    Raises:
+        UsageError: the file cannot be read.
+        ParseError: there is no such table, or something in it is wrong; the message points at the line.
+    """
+    reader = _Reader(_read(path), str(path))
+    if "training" not in reader.data:
+        reader.fail("there is no table [training]", hint="write [training], and below it epochs = 30 and the like")
+    _read_recipe(reader, "training")
+    return reader.table("training")
+
+
+def _read(path: str | os.PathLike[str]) -> str:
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}", hint="give the path of a .toml file") from None
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is no text: byte {error.start} is not UTF-8", hint="save it as UTF-8") from None
-    return parse_config(text, str(path))
 
 
 def parse_config(text: str, name: str = "<config>") -> Config:
@@ -193,6 +213,10 @@ def parse_config(text: str, name: str = "<config>") -> Config:
     if not isinstance(options.get("name"), str):
         reader.fail("the task has no name", "task", "name", 'write [task] and name = "digits"')
     task_name = str(options.pop("name"))
+    try:
+        task(task_name, **options)
+    except UsageError as error:
+        reader.fail(error.message, "task", next((key for key in options if key in error.message), "name"), error.hint)
     prototype, arguments, prototype_path = _read_prototype(reader, name)
     requirements = _read_requirements(reader)
     performance = reader.data.get("performance", "netscore")
@@ -204,6 +228,8 @@ def parse_config(text: str, name: str = "<config>") -> Config:
         reader.fail(error.message, key="performance", hint=error.hint)
     passes = _read_passes(reader)
     run = reader.settings("run", _RunSettings)
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", run.device):
+        reader.fail(f"[run] device is '{run.device}'", "run", "device", "write cpu, cuda or cuda:0")
     return Config(
         task=task_name,
         task_options=options,
@@ -252,6 +278,20 @@ def _read_prototype(reader: _Reader, name: str) -> tuple[str | None, dict[str, o
             path = Path(name).parent / path
         return None, {}, path
     arguments = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+    known = {item.name: item for item in prototypes()}
+    if chosen not in known:
+        reader.fail(
+            f"unknown prototype '{chosen}'", "prototype", "name", nearest(chosen, known, what="prototypes")
+        )
+    for key, value in arguments.items():
+        try:
+            spec = known[chosen].argument(key)
+            spec.check(value)
+        except UsageError as error:
+            reader.fail(error.message, "prototype", key, error.hint)
+        except ValueError as error:
+            refused = known[chosen].refuse(spec, value, error)
+            reader.fail(refused.message, "prototype", key, refused.hint)
     return chosen, arguments, None
 
 
@@ -291,8 +331,17 @@ def _read_passes(reader: _Reader) -> str:
     text = passes if isinstance(passes, str) else ",".join(passes)
     try:
         parse_pipeline(text)
-    except GenSynthError as error:
-        reader.fail(f"[generator] passes: {error.message}", "generator", "passes", error.hint)
+    except ParseError as error:
+        offset, length = reader.locate("generator", "passes")
+        start = 0
+        for item in [passes] if isinstance(passes, str) else passes:
+            inside = error.offset - start
+            written = reader.source.text.find(item, offset + length)
+            if 0 <= inside <= len(item) and written >= 0:
+                offset, length = written + inside, 1
+                break
+            start += len(item) + 1
+        raise ParseError(error.reason, source=reader.source, offset=offset, length=length, hint=error.hint) from None
     return text
 
 
@@ -302,7 +351,8 @@ def _read_inquisitor(reader: _Reader) -> InquisitorSettings:
         try:
             Offer(rewrite=offer)
         except GenSynthError as error:
-            reader.fail(f"[inquisitor] offers: {error.message}", "inquisitor", "offers", error.hint)
+            reason = error.reason if isinstance(error, ParseError) else error.message
+            reader.fail(f"[inquisitor] offers: {reason}", "inquisitor", "offers", error.hint)
     return dataclasses.replace(settings, surrogate=Surrogate())
 
 

@@ -108,7 +108,7 @@ def _probe(job: Job) -> dict[str, object]:
 
 
 def probe_network(network: Network, on: Task, *, stimuli: int = 64, seed: int = 0) -> dict[str, object]:
-    """Returns what a probe on real stimuli of a task tells: `scores` of the network, `vertices` by value.
+    """Returns what a probe on real stimuli of a task tells: `scores` of the network, `vertices` and `edges` by name.
 
     The stimuli are the first training examples of a shuffle fixed by `seed`.
     """
@@ -125,8 +125,11 @@ def probe_network(network: Network, on: Task, *, stimuli: int = 64, seed: int = 
     return {
         "scores": scores,
         "vertices": {
-            value.name: {"dead": round(value.dead, 4), "rank": round(value.rank, 3), "gradient": float(value.gradient)}
+            value.name: {"dead": round(value.dead, 4), "rank": round(value.rank, 3), "gradient": float(f"{value.gradient:.4g}")}
             for value in responses.values
+        },
+        "edges": {
+            f"{edge.source} -> {edge.target}.{edge.index}": float(f"{edge.importance:.4g}") for edge in responses.edges
         },
     }
 

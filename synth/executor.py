@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
 from typing import Protocol, TypeVar
 
 from gensynth.ir import GenSynthError, UsageError
@@ -90,9 +90,9 @@ class LocalExecutor:
                 done, _ = wait(pending, return_when=FIRST_COMPLETED)
                 for future in sorted(done, key=pending.__getitem__):
                     yield pending.pop(future), future.result()
-        except (EOFError, OSError) as error:
+        except BrokenExecutor as error:
             raise GenSynthError(
-                f"a worker process ended unexpectedly: {error or type(error).__name__}",
+                f"a worker process ended unexpectedly: {error}",
                 hint="it may have run out of memory; use fewer processes, or resume with --resume",
             ) from error
         finally:

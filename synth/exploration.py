@@ -106,6 +106,12 @@ class Explorer:
         """Returns every candidate that has been probed."""
         return [item for item in self.inquisitor.candidates.values() if item.scores is not None]
 
+    def known(self, pool: Sequence[Candidate]) -> list[Candidate]:
+        """Returns everything there is an opinion on: the candidates probed so far, and those of a pool."""
+        found = {item.hash: item for item in pool}
+        found.update({item.hash: item for item in self.probed()})
+        return list(found.values())
+
     def worth_probing(self, pool: Sequence[Candidate]) -> list[Candidate]:
         """Returns those of a pool to probe: half of them the most promising by what is known, the rest in order."""
         fresh = [item for item in pool if item.scores is None]

@@ -45,7 +45,7 @@ class Generator:
         if not network.graph.is_generator:
             raise UsageError(
                 f"@{network.graph.name} is a network, not a generator: no choice is open in it",
-                hint="open choices first, e.g. gensynth opt NET.gsir --passes 'open-width,offer{rewrite=separate-conv}'",
+                hint="open choices first: gensynth opt NET.gsir --passes 'open-width,offer{rewrite=separate-conv}'",
             )
         self.network = network
 

@@ -86,6 +86,17 @@ class Store:
         for key, found, network, detail, result in cursor:
             yield key, found, network, json.loads(detail), json.loads(result)
 
+    def text(self, network: str) -> str:
+        """Returns the text of a network by its architecture hash.
+
+        Raises:
+            DataError: no evaluation is of this network.
+        """
+        row = self._connection.execute("SELECT text FROM networks WHERE hash = ?", (network,)).fetchone()
+        if row is None:
+            raise DataError(f"{self.path} has no network {network}", hint="the store was changed by hand; run again")
+        return str(row[0])
+
     def count(self, kind: str) -> int:
         """Returns how many evaluations of a kind there are."""
         found: int = self._connection.execute("SELECT COUNT(*) FROM evaluations WHERE kind = ?", (kind,)).fetchone()[0]

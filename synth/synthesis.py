@@ -236,7 +236,7 @@ class Synthesis:
         trainings = [self._job("search", explorer.origin(item), cycle) for item in chosen]
         found = self.evaluate(trainings, "training")
         explorer.take_trainings(chosen, found)
-        proposal = self.inquisitor.propose(generator.graph, explorer.probed(), cycle=cycle)
+        proposal = self.inquisitor.propose(generator.graph, explorer.known(pool), cycle=cycle)
         passes, reasons = list(proposal.passes), list(proposal.reasons)
         moved = generator.apply(",".join(passes)) if passes else generator
         if cycle < settings.cycles:
@@ -316,7 +316,7 @@ class Synthesis:
     def run(self) -> Result:
         """Does everything and writes `summary.json` and `report.html`."""
         trained, validation_accuracy = self.prepare()
-        generator, reports = self.learn(self.open(trained))
+        generator, _ = self.learn(self.open(trained))
         emitted = self.emit(generator)
         self.progress.stage("the test, once")
         files = [(trained, str(self.out / "weights" / "prototype.safetensors"))]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from gensynth.ir import Graph, UsageError
+from gensynth.ir import Graph, Network, UsageError
 from gensynth.passes import Requirement, metric_value
 from gensynth.passes.cost import Totals
 from gensynth.synth.performance import PERFORMANCE, Outcome
@@ -17,6 +18,9 @@ from gensynth.synth.performance import PERFORMANCE, Outcome
 from .candidate import UNREACHED, Candidate
 from .reasons import Reason, ReasonFigures
 from .surrogate import Posterior, Surrogate
+
+if TYPE_CHECKING:
+    from gensynth.synth.tasks import Task
 
 __all__ = ["Inquisitor", "InquisitorSettings", "Judgement", "Proposal"]
 
@@ -106,6 +110,17 @@ class Inquisitor:
         """Takes candidates in; one of a known architecture replaces what was known of it."""
         for candidate in candidates:
             self.candidates[candidate.hash] = candidate
+
+    @staticmethod
+    def probe(network: Network, on: Task, *, stimuli: int = 64, seed: int = 0) -> dict[str, object]:
+        """Probes a network with real images of a task: one forward and one backward pass, observed at every value.
+
+        Returns `scores` of the whole network, `vertices` (dead share, effective rank, gradient norm of each value) and
+        `edges` (importance of each operand); see `gensynth.backends.torch.Responses` for what they mean.
+        """
+        from gensynth.synth.evaluation import probe_network
+
+        return probe_network(network, on, stimuli=stimuli, seed=seed)
 
     @property
     def trained(self) -> list[Candidate]:

@@ -21,11 +21,11 @@ class ReasonFigures:
         """Returns how networks with `label` compare with those of the other alternatives."""
         found = self.by_label.get(label)
         if found is None:
-            return f"no probed network takes '{label}'"
+            return f"no network considered takes '{label}'"
         count, value, accuracy, macs, params = found
         others = [figures for other, figures in self.by_label.items() if other != label]
         text = (
-            f"{count} probed networks take '{label}': expected U {value:.2f}, accuracy {accuracy:.2f}%,"
+            f"{count} networks take '{label}': expected U {value:.2f}, accuracy {accuracy:.2f}%,"
             f" {macs / 1e3:.1f}k MACs, {params / 1e3:.2f}k params"
         )
         if others:

@@ -5,8 +5,8 @@ Accuracy alone is modelled; costs are known exactly and are added afterwards. Co
     k = choices * exp(-d^2 / (length * m)) + linear * f.f' / F + constant + noise * [same]
 
 with d^2 the distance of their decisions, m its mean over the candidates, f the F standardized linear features (log
-costs and ranks of training-free scores). Hyperparameters are fixed: fitting them by marginal likelihood to a few
-dozen observations did worse. Formulas: Rasmussen and Williams, "Gaussian Processes for Machine Learning", algorithm 2.1.
+costs and ranks of training-free scores). Hyperparameters are fixed: a few dozen observations are too few to fit them.
+Formulas: Rasmussen and Williams, "Gaussian Processes for Machine Learning", 2006, algorithm 2.1.
 """
 
 from __future__ import annotations

@@ -33,8 +33,8 @@ def percent(number: float | None) -> str:
 
 
 def points(number: float) -> str:
-    """Returns a difference of percents: `−1.39`."""
-    return f"{number:+.2f}".replace("-", "−")
+    """Returns a difference of percents: `−1.4`."""
+    return f"{number:+.1f}".replace("-", "−")
 
 
 def ratio(number: float | None) -> str:
@@ -43,10 +43,9 @@ def ratio(number: float | None) -> str:
 
 
 def span(numbers: Sequence[float]) -> str:
-    """Returns the range of some ratios, rounded down so as not to claim too much: `19–30`."""
+    """Returns the range of some ratios: `19.3–30.9`."""
     low, high = min(numbers), max(numbers)
-    digits = 0 if low >= 10 else 1 if low >= 1 else 2
-    ends = [f"{math.floor(end * 10**digits) / 10**digits:.{digits}f}" for end in (low, high)]
+    ends = [f"{end:.0f}" if low >= 100 else f"{end:.1f}" if low >= 1 else f"{end:.2f}" for end in (low, high)]
     return ends[0] if ends[0] == ends[1] else "–".join(ends)
 
 

@@ -12,6 +12,7 @@ from gensynth.passes import Commit, Requirement, parse_pipeline, parse_requireme
 from gensynth.passes.cost import Totals, totals
 
 from ..config import Config, load_config
+from ..performance import PERFORMANCE, Outcome
 from ..store import Store
 
 __all__ = ["Cycle", "Reason", "Row", "Run", "Training", "read_run"]
@@ -43,16 +44,16 @@ class Row:
 
     def metric(self, name: str) -> float | None:
         """Returns what a requirement judges, in its base unit (accuracy: on validation data)."""
-        found: Mapping[str, float | None] = {
-            "accuracy": self.validation_accuracy,
+        computable: Mapping[str, float] = {
             "macs": self.totals.macs,
             "params": self.totals.params,
             "peak_memory": self.totals.peak_memory,
             "weight_memory": self.totals.weight_bytes,
-            "information_density": self.information_density,
-            "netscore": self.netscore,
         }
-        return found.get(name)
+        if name in computable or self.validation_accuracy is None:
+            return computable.get(name)
+        outcome = Outcome(self.validation_accuracy, self.totals.params, self.totals.macs)
+        return PERFORMANCE[name](outcome)
 
 
 @dataclass(frozen=True)
@@ -140,16 +141,22 @@ def read_run(out: Path) -> Run:
     run.start = _network(run, out, "prototype.gsir")
     _read_store(run, out)
     _read_generators(run, out)
-    for path in sorted((out / "cycles").glob("*.json")):
-        record = _json(run, out, str(path.relative_to(out)))
-        if record is not None:
-            run.cycles.append(_cycle(record, _graph(run, out, f"generators/{path.stem}.gsir")))
-    summary = _json(run, out, "summary.json") if (out / "summary.json").exists() else None
-    if summary is None:
-        _rows_of_store(run)
-    else:
-        run.finished = True
-        _rows_of_summary(run, out, summary)
+    try:
+        for path in sorted((out / "cycles").glob("*.json")):
+            record = _json(run, out, str(path.relative_to(out)))
+            if record is not None:
+                run.cycles.append(_cycle(record, _graph(run, out, f"generators/{path.stem}.gsir")))
+        summary = _json(run, out, "summary.json") if (out / "summary.json").exists() else None
+        if summary is None:
+            _rows_of_store(run)
+        else:
+            run.finished = True
+            _rows_of_summary(run, out, summary)
+    except (KeyError, TypeError) as error:
+        raise DataError(
+            f"{out}: a record of the run is damaged: {type(error).__name__} {error}",
+            hint="its JSON files were changed by hand; go on with --resume to have them written again",
+        ) from None
     return run
 
 
@@ -243,10 +250,10 @@ def _cycle(record: Mapping[str, object], generator: Graph | None) -> Cycle:
 def _rows_of_summary(run: Run, out: Path, summary: Mapping[str, object]) -> None:
     run.task, run.performance = str(summary["task"]), str(summary["performance"])
     requirements = summary["requirements"]
-    assert isinstance(requirements, list)
-    run.requirements = parse_requirements([str(item) for item in requirements])
     prototype, networks = summary["prototype"], summary["networks"]
-    assert isinstance(prototype, dict) and isinstance(networks, list)
+    if not isinstance(requirements, list) or not isinstance(prototype, dict) or not isinstance(networks, list):
+        raise TypeError("in summary.json")
+    run.requirements = parse_requirements([str(item) for item in requirements])
     run.prototype = _row(run, out, prototype, None)
     for item in networks:
         row = _row(run, out, item, run.prototype)

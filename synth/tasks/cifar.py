@@ -32,8 +32,8 @@ class _Cifar(Task):
     names_file: ClassVar[str]
     label_bytes: ClassVar[int]
 
-    data: str | None = option(None, help="the folder, or the one that holds it; GENSYNTH_DATA by default")
-    validation: int = option(5000, help="how many images at the end of the training files are for validation")
+    data: str | None = option(default=None, help="the folder, or the one that holds it; GENSYNTH_DATA by default")
+    validation: int = option(default=5000, help="how many images at the end of the training files are for validation")
 
     def __post_init__(self) -> None:
         if self.validation < 1:

@@ -43,12 +43,12 @@ class ImageFolder(Task):
     meaning; add "flip" to the recipe where yours do not.
     """
 
-    data: str | None = option(None, help="the folder that holds train/; GENSYNTH_DATA by default")
-    size: tuple[int, ...] = option((), help="height and width to bring every image to, or one number for both")
-    grayscale: bool = option(False, help="one channel instead of three")
-    validation: float = option(0.2, help="share of train/ for validation where there is no folder for it")
-    test: float = option(0.2, help="share of train/ for testing where there is no folder for it")
-    seed: int = option(0, help="decides which images of train/ those shares take")
+    data: str | None = option(default=None, help="the folder that holds train/; GENSYNTH_DATA by default")
+    size: tuple[int, ...] = option(default=(), help="height and width to bring every image to, or one number for both")
+    grayscale: bool = option(default=False, help="one channel instead of three")
+    validation: float = option(default=0.2, help="share of train/ for validation where there is no folder for it")
+    test: float = option(default=0.2, help="share of train/ for testing where there is no folder for it")
+    seed: int = option(default=0, help="decides which images of train/ those shares take")
 
     def __post_init__(self) -> None:
         if len(self.size) > 2 or any(length < 1 for length in self.size):

@@ -33,8 +33,8 @@ class Stripes(Task):
     """Stripes along one of two directions."""
 
     side: int = option(help="pixels along a side")
-    contrast: float = option(1.0, help="difference of bright and dark")
-    labels: int = option(2, help="one more than the largest label, wrongly so for 3")
+    contrast: float = option(default=1.0, help="difference of bright and dark")
+    labels: int = option(default=2, help="one more than the largest label, wrongly so for 3")
 
     @property
     def image(self) -> tuple[int, int, int]:

@@ -1,0 +1,176 @@
+import math
+
+import numpy as np
+import pytest
+
+from gensynth.ir import UsageError, architecture_hash
+from gensynth.passes import Materializer, parse_requirements, run_pipeline
+from gensynth.synth.inquisitor import UNREACHED, Candidate, Inquisitor, InquisitorSettings, Surrogate
+from gensynth.synth.inquisitor.candidate import distances, linear_features
+from gensynth.synth.performance import netscore
+from gensynth.synth.prototypes import prototype
+
+
+@pytest.fixture(scope="module")
+def generator():
+    network = prototype("resnet", depth=8, image=(1, 8, 8), classes=10)
+    return run_pipeline(network, "offer{rewrite=separate-conv},open-width{ratios=[0.25,0.5,1.0]}").graph
+
+
+def draw(graph, seeds):
+    """Candidates of a generator, with labels as a synthesis would give them."""
+    materializer = Materializer(graph)
+    found = {}
+    for seed in seeds:
+        decided = materializer.materialize(seed)
+        labels = {
+            identifier: info.labels[decided.reached[identifier]] if identifier in decided.reached else UNREACHED
+            for identifier, info in graph.choices.items()
+        }
+        name = architecture_hash(decided.graph)
+        found.setdefault(name, Candidate(seed, name, decided.graph, labels, decided.totals))
+    return list(found.values())
+
+
+def truth(candidate):
+    """An accuracy that grows with the logarithm of the parameters, in percent."""
+    return 100.0 / (1.0 + math.exp(-(math.log(candidate.totals.params) - 6.0)))
+
+
+def inquisitor(requirements=(), **settings):
+    return Inquisitor(
+        netscore, parse_requirements(requirements), validation_size=500, settings=InquisitorSettings(**settings)
+    )
+
+
+def test_distance_counts_the_choices_in_which_two_networks_differ(generator):
+    candidates = draw(generator, range(12))
+    squared = distances(candidates)
+    assert np.allclose(np.diag(squared), 0.0, atol=1e-9)
+    assert np.allclose(squared, squared.T)
+    one, other = candidates[0], candidates[1]
+    differing = sum(one.labels[identifier] != other.labels[identifier] for identifier in one.labels)
+    assert 0.0 < squared[0, 1] <= 2.0 * differing
+
+
+def test_features_are_standardized_and_unprobed_candidates_take_the_middle_rank(generator):
+    candidates = draw(generator, range(6))
+    probed = [candidates[0].probed({"naswot": 3.0}), candidates[1].probed({"naswot": 1.0}), *candidates[2:]]
+    table, names = linear_features(probed)
+    assert names == ("log params", "log macs", "log nodes", "naswot")
+    assert np.allclose(table.mean(axis=0), 0.0, atol=1e-9)
+    assert np.allclose(table[:, :2].std(axis=0), 1.0)
+    assert table[0, 3] > table[2, 3] > table[1, 3]
+
+
+def test_the_surrogate_predicts_held_out_accuracy_and_is_surer_near_what_it_saw(generator):
+    candidates = draw(generator, range(60))
+    seen = [item.trained(truth(item)) for item in candidates[:40]]
+    belief = Surrogate().fit([*seen, *candidates[40:]], validation_size=500)
+    posterior = belief.posterior()
+    predicted = posterior.accuracy()[40:]
+    actual = np.array([truth(item) for item in candidates[40:]])
+    assert np.corrcoef(predicted, actual)[0, 1] > 0.8
+    assert posterior.deviation[:40].mean() < posterior.deviation[40:].mean()
+
+
+def test_supposing_a_training_keeps_means_and_shrinks_uncertainty(generator):
+    candidates = draw(generator, range(20))
+    pool = [candidates[0].trained(90.0), candidates[1].trained(95.0), *candidates[2:]]
+    belief = Surrogate().fit(pool, validation_size=500)
+    before = belief.posterior()
+    belief.suppose(5)
+    after = belief.posterior()
+    assert np.allclose(before.mean, after.mean, atol=1e-6)
+    assert after.deviation[5] < before.deviation[5]
+
+
+def test_selection_finds_better_networks_than_chance(generator):
+    candidates = draw(generator, range(80))
+    asked = inquisitor(["accuracy >= 80%"])
+    for _ in range(6):
+        for item in asked.select(candidates, 4):
+            asked.observe([item.trained(truth(item))])
+    assert len(asked.trained) == 24
+    feasible = [item for item in candidates if truth(item) >= 80.0]
+    scores = sorted((asked.value(item.trained(truth(item))) for item in feasible), reverse=True)
+    best = max(asked.value(item) for item in asked.trained if asked.meets_requirements(item))
+    assert best >= scores[max(1, len(scores) // 20)], "not among the best 5% of the pool"
+
+
+def test_selection_never_names_a_network_twice(generator):
+    candidates = draw(generator, range(10))
+    asked = inquisitor()
+    first = asked.select(candidates, 6)
+    for item in first:
+        asked.observe([item.trained(90.0)])
+    second = asked.select(candidates, 10)
+    names = [item.hash for item in first + second]
+    assert len(names) == len(set(names)) == len(candidates)
+
+
+def test_an_update_raises_the_expected_performance_of_the_family(generator):
+    candidates = draw(generator, range(120))
+    asked = inquisitor(["accuracy >= 70%"])
+    asked.observe([item.trained(truth(item)) for item in candidates[:60]])
+    moved = generator
+    for cycle in (1, 2, 3):
+        proposal = asked.propose(moved, candidates, cycle=cycle)
+        updates = [text for text in proposal.passes if text.startswith("update")]
+        moved = run_pipeline(wrap(moved), ",".join(updates)).graph
+
+    def mean(graph):
+        found = draw(graph, range(1000, 1040))
+        return np.mean([asked.value(item.trained(truth(item))) for item in found if truth(item) >= 70.0])
+
+    assert mean(moved) > mean(generator) + 1.0
+
+
+def wrap(graph):
+    from gensynth.ir import Network
+
+    return Network(graph)
+
+
+def test_no_choice_moves_further_than_the_trust_region(generator):
+    candidates = draw(generator, range(60))
+    asked = inquisitor(trust=0.05, step=1.0)
+    asked.observe([item.trained(truth(item)) for item in candidates])
+    proposal = asked.propose(generator, candidates, cycle=1)
+    moved = run_pipeline(wrap(generator), ",".join(proposal.passes)).graph
+    for identifier, info in generator.choices.items():
+        old, new = np.array(info.probabilities), np.array(moved.choices[identifier].probabilities)
+        assert float(np.sum(new * np.log(new / old))) <= 0.051
+
+
+def test_every_pass_of_a_proposal_has_a_reason_with_figures(generator):
+    candidates = draw(generator, range(60))
+    asked = inquisitor(commit=0.5, drop=0.3, trust=5.0, step=1.0, family=1)
+    asked.observe([item.trained(truth(item)) for item in candidates])
+    proposal = asked.propose(generator, candidates, cycle=2)
+    assert len(proposal.passes) == len(proposal.reasons)
+    assert {reason.action for reason in proposal.reasons} >= {"update", "commit"}
+    for text, reason in zip(proposal.passes, proposal.reasons, strict=True):
+        assert text.startswith(reason.action)
+        assert f"choice={reason.choice}" in text
+        assert "%" in reason.text and "MACs" in reason.text
+
+
+def test_requirements_on_accuracy_weigh_in_judgement(generator):
+    candidates = draw(generator, range(40))
+    ordered = sorted(map(truth, candidates))
+    asked = inquisitor([f"accuracy >= {ordered[20]:.1f}%"])
+    asked.observe([item.trained(truth(item)) for item in candidates])
+    judged = asked.judge(candidates)
+    sure = [row for row, item in enumerate(candidates) if truth(item) >= ordered[35]]
+    hopeless = [row for row, item in enumerate(candidates) if truth(item) <= ordered[4]]
+    assert judged.feasible[sure].min() > 0.5 > judged.feasible[hopeless].max()
+
+
+@pytest.mark.parametrize(
+    ("settings", "word"),
+    [({"step": 1.5}, "step"), ({"floor": -0.1}, "floor"), ({"family": 0}, "family"), ({"commit": 0.2}, "commit")],
+)
+def test_settings_out_of_range_are_refused(settings, word):
+    with pytest.raises(UsageError, match=word):
+        InquisitorSettings(**settings)
