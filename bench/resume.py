@@ -81,7 +81,6 @@ def outcome(out: Path) -> dict[str, object]:
         "generator": (out / "generator.gsir").read_text(),
         "cycles": [path.read_text() for path in sorted((out / "cycles").iterdir())],
         "summary": (out / "summary.json").read_text(),
-        "report": (out / "report.html").read_bytes(),
         "weights": {path.name: path.read_bytes() for path in sorted((out / "networks").glob("*.safetensors"))},
         "evaluations": evaluations,
         "networks": networks,
