@@ -2,6 +2,7 @@
 
 from .attributes import AttributeValue, Padding, Pair, attribute, pair
 from .builder import Builder
+from .diff import Change, Diff, diff
 from .errors import (
     DataError,
     GenSynthError,
@@ -44,9 +45,11 @@ __all__ = [
     "Array",
     "AttributeValue",
     "Builder",
+    "Change",
     "Choice",
     "ChoiceInfo",
     "DataError",
+    "Diff",
     "Dim",
     "GenSynthError",
     "Graph",
@@ -73,6 +76,7 @@ __all__ = [
     "check_weights",
     "choose_node",
     "content_hash",
+    "diff",
     "format_node",
     "infer_open",
     "infer_types",

@@ -101,10 +101,13 @@ class FloatKind(Kind[float]):
     def normalize(self, value: object) -> float:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise self.refuse(value)
-        number = float(value)
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
         if not math.isfinite(number) or not self.least <= number <= self.most:
             raise self.refuse(value)
-        return number
+        return number + 0.0  # -0.0 equals 0.0 and must not print otherwise
 
 
 @dataclass(frozen=True)

@@ -39,15 +39,37 @@ def scope_of(name: str) -> str:
     return name.rpartition(".")[0]
 
 
-class Value:
+class _Immutable:
+    """Refuses assignment after construction; `__init__` sets its fields through `object.__setattr__`."""
+
+    __slots__ = ()
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{type(self).__name__} is immutable; make a new one instead of setting '{name}'")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"{type(self).__name__} is immutable; make a new one instead of deleting '{name}'")
+
+
+_set = object.__setattr__
+
+
+class Value(_Immutable):
     """A named value and its type. Two values are equal when both agree."""
 
     __slots__ = ("_hash", "name", "type")
 
+    name: str
+    type: TensorType
+    _hash: int
+
     def __init__(self, name: str, type: TensorType) -> None:
-        self.name = name
-        self.type = type
-        self._hash = hash(name)
+        _set(self, "name", name)
+        _set(self, "type", type)
+        _set(self, "_hash", hash(name))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Value, (self.name, self.type)
 
     def __eq__(self, other: object) -> bool:
         return self is other or (isinstance(other, Value) and self.name == other.name and self.type is other.type)
@@ -70,7 +92,7 @@ class Choice:
     values: tuple[AttributeValue, ...]
 
 
-class Node:
+class Node(_Immutable):
     """An op on operands. `choices` are its open attributes (the op itself holds the values at index 0).
 
     `alternatives` is empty but for `choose`. `origin` says where the node came from (file and line, or pass and rule);
@@ -78,6 +100,13 @@ class Node:
     """
 
     __slots__ = ("alternatives", "choices", "op", "operands", "origin", "results")
+
+    op: Op
+    operands: tuple[Value, ...]
+    results: tuple[Value, ...]
+    choices: tuple[tuple[str, Choice], ...]
+    alternatives: tuple[Alternative, ...]
+    origin: str
 
     def __init__(
         self,
@@ -88,12 +117,15 @@ class Node:
         alternatives: tuple[Alternative, ...] = (),
         origin: str = "",
     ) -> None:
-        self.op = op
-        self.operands = operands
-        self.results = results
-        self.choices = choices
-        self.alternatives = alternatives
-        self.origin = origin
+        _set(self, "op", op)
+        _set(self, "operands", operands)
+        _set(self, "results", results)
+        _set(self, "choices", choices)
+        _set(self, "alternatives", alternatives)
+        _set(self, "origin", origin)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Node, (self.op, self.operands, self.results, self.choices, self.alternatives, self.origin)
 
     @property
     def name(self) -> str:
@@ -163,12 +195,24 @@ class ChoiceInfo:
         return tuple(weight / total for weight in weights)
 
 
-class Graph:
+def _moved(logits: Mapping[str, tuple[float, ...]]) -> dict[str, tuple[float, ...]]:
+    """Returns the logits without those that are all zero, which is what a choice without logits has."""
+    return {identifier: values for identifier, values in logits.items() if any(values)}
+
+
+class Graph(_Immutable):
     """Nodes in topological order between inputs and outputs.
 
     `logits` maps every choice id to one number an alternative: all of them together are theta_G. `requirements` are
     operational requirements that every network of a generator must meet, kept with it as text.
     """
+
+    name: str
+    inputs: tuple[Value, ...]
+    nodes: tuple[Node, ...]
+    outputs: tuple[Value, ...]
+    logits: Mapping[str, tuple[float, ...]]
+    requirements: tuple[str, ...]
 
     def __init__(
         self,
@@ -179,14 +223,13 @@ class Graph:
         logits: Mapping[str, tuple[float, ...]] | None = None,
         requirements: tuple[str, ...] = (),
     ) -> None:
-        self.name = name
-        self.inputs = inputs
-        self.nodes = nodes
-        self.outputs = outputs
-        self.logits: Mapping[str, tuple[float, ...]] = MappingProxyType(
-            {key: tuple(map(quantize_logit, values)) for key, values in sorted(logits.items())} if logits else {}
-        )
-        self.requirements = requirements
+        theta = {key: tuple(map(quantize_logit, values)) for key, values in sorted(logits.items())} if logits else {}
+        _set(self, "name", name)
+        _set(self, "inputs", inputs)
+        _set(self, "nodes", nodes)
+        _set(self, "outputs", outputs)
+        _set(self, "logits", MappingProxyType(theta))
+        _set(self, "requirements", requirements)
 
     def __reduce__(self) -> tuple[object, ...]:
         parts = (self.name, self.inputs, self.nodes, self.outputs, dict(self.logits), self.requirements)
@@ -218,7 +261,7 @@ class Graph:
             and self.inputs == other.inputs
             and self.outputs == other.outputs
             and self.nodes == other.nodes
-            and self.logits == other.logits
+            and (self.logits == other.logits or _moved(self.logits) == _moved(other.logits))
             and self.requirements == other.requirements
         )
 

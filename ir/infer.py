@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .errors import InferenceError, VerifyError
+from .errors import InferenceError, VerifyError, nearest
 from .graph import Alternative, Choice, Graph, Node, Value
 from .op import Op, infer_types
 from .ops.choose import Choose
@@ -35,15 +35,28 @@ def _alternatives_of(choices: tuple[tuple[str, Choice], ...], operands: tuple[Te
     return counts
 
 
+_inferred: dict[tuple[object, ...], tuple[TensorType, ...]] = {}
+
+
 def infer_open(
     op: Op, choices: tuple[tuple[str, Choice], ...], operands: tuple[TensorType, ...]
 ) -> tuple[TensorType, ...]:
-    """Returns the result types of an op with open attributes or open operands.
+    """Returns the result types of an op with open attributes or open operands. Memoized.
 
     Raises:
         InferenceError: some setting of the choices does not fit the op, or the result is no sum over the choices.
     """
+    kinds = tuple(type(value) for _, choice in choices for value in choice.values)  # for true == 1 == 1.0
+    key = (op, choices, kinds, operands)
+    found = _inferred.get(key)
+    if found is None:
+        found = _inferred[key] = _infer_open(op, choices, operands)
+    return found
 
+
+def _infer_open(
+    op: Op, choices: tuple[tuple[str, Choice], ...], operands: tuple[TensorType, ...]
+) -> tuple[TensorType, ...]:
     def at(decisions: Mapping[str, int]) -> tuple[TensorType, ...]:
         changes = {name: choice.values[decisions.get(choice.id, 0)] for name, choice in choices}
         try:
@@ -92,6 +105,31 @@ def infer_open(
     return tuple(results)
 
 
+def _normal(op: Op, choices: tuple[tuple[str, Choice], ...]) -> tuple[tuple[str, Choice], ...]:
+    """Returns open attributes in the op's order with every value in the normal form of its attribute.
+
+    Raises:
+        InferenceError: the op lacks the attribute, has it twice, or cannot take a value.
+    """
+    given = dict(choices)
+    for name in given:
+        if name not in op.attributes:
+            raise InferenceError(
+                f"{op.name} has no attribute '{name}'", hint=nearest(name, op.attributes, what="its attributes")
+            )
+    if len(given) != len(choices):
+        raise InferenceError(f"{op.name}: an attribute is left open twice")
+    normal = []
+    for name, spec in op.attributes.items():
+        if name in given:
+            try:
+                values = tuple(spec.kind.normalize(value) for value in given[name].values)
+            except ValueError as error:
+                raise InferenceError(f"{op.name}: {name}: {error}", attribute=name) from None
+            normal.append((name, Choice(given[name].id, values)))
+    return tuple(normal)
+
+
 def make_node(
     op: Op,
     operands: tuple[Value, ...],
@@ -108,6 +146,7 @@ def make_node(
     """
     types = tuple([value.type for value in operands])
     if choices:
+        choices = _normal(op, choices)
         op = op.with_attributes({name: choice.values[0] for name, choice in choices})
     if choices or any([type.is_open for type in types]):
         results = infer_open(op, choices, types)

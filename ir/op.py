@@ -9,7 +9,6 @@ import dataclasses
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 from .attributes import AttributeValue, Kind, attribute, format_value
@@ -20,6 +19,8 @@ __all__ = ["AttributeSpec", "Op", "Parameter", "all_ops", "infer_types", "op_cla
 
 ENTRY_POINTS = "gensynth.ops"
 """Entry-point group under which other packages register ops; each entry point names an `Op` subclass."""
+
+LARGEST_DIMENSION = 2**63 - 1
 
 OpT = TypeVar("OpT", bound="Op")
 
@@ -117,6 +118,9 @@ class Op:
     def __hash__(self) -> int:
         return self._hash
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return _remake, (type(self), {name: getattr(self, name) for name in self.attributes})
+
     def __repr__(self) -> str:
         shown = ", ".join(f"{name}={value!r}" for name, value in self.explicit().items())
         return f"{type(self).__name__}({shown})"
@@ -170,6 +174,11 @@ class Op:
         return (TensorType(operand.dtype, (operand.shape[0], channels, height, width)),)
 
 
+def _remake(cls: type[Op], attributes: dict[str, AttributeValue]) -> Op:
+    """Makes an op again in another process, where hashes differ."""
+    return cls(**attributes)
+
+
 _inferred: dict[tuple[Op, tuple[TensorType, ...]], tuple[TensorType, ...]] = {}
 
 
@@ -186,7 +195,11 @@ def infer_types(op: Op, operands: tuple[TensorType, ...]) -> tuple[TensorType, .
                 raise op.fail("wants one operand or more, got none")
         elif len(operands) != op.arity:
             raise op.fail(f"wants {op.arity} operand{'s' if op.arity != 1 else ''}, got {len(operands)}")
-        found = _inferred[op, operands] = op.infer(operands)
+        found = op.infer(operands)
+        for type in found:
+            if any(isinstance(dim, int) and dim > LARGEST_DIMENSION for dim in type.shape):
+                raise op.fail("makes a dimension of 2^63 or more")
+        _inferred[op, operands] = found
     return found
 
 
@@ -198,6 +211,8 @@ def _load_plugins() -> None:
     if _plugins_loaded:
         return
     _plugins_loaded = True
+    from importlib.metadata import entry_points
+
     for entry in entry_points(group=ENTRY_POINTS):
         try:
             entry.load()

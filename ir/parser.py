@@ -5,7 +5,7 @@ Token offsets are computed only when a message needs them, so well-formed text i
 
 from __future__ import annotations
 
-import re
+import math
 from typing import NoReturn
 
 from .attributes import AttributeValue
@@ -14,25 +14,19 @@ from .graph import Alternative, Choice, Graph, Node, Value
 from .infer import choose_node, make_node
 from .op import Op, op_class
 from .printer import FORMAT_VERSION
+from .scanning import END, INTEGER, MOST_DIGITS, NUMBER, TYPE, WORD, scan, token_at
 from .types import BATCH, DTYPE_BYTES, Dim, TensorType
 from .verifier import NAME, verify
 
 __all__ = ["parse"]
 
-_TYPE = rf"(?:{'|'.join(DTYPE_BYTES)})\[[^\]\n]*\]"
-_TOKEN = re.compile(
-    r"(?:[ \t\r\n]+|//[^\n]*|\#[^\n]*)*"
-    r"(%[A-Za-z_][\w.]*|@[A-Za-z_][\w.]*|"
-    + _TYPE
-    + r'|[A-Za-z_][\w.]*|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|"[^"\n]*"|->|\S)'
-)
-_NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?\Z")
-_WORD = re.compile(r"[A-Za-z_][\w.]*\Z")
-_TYPE_TOKEN = re.compile(rf"({'|'.join(DTYPE_BYTES)})\[([^\]\n]*)\]\Z")
 _DEEPEST = 64
-_END = ""
+_HEADER_FORM = "a network reads: network @name(%image: f32[N, 3, 32, 32]) -> f32[N, 10] { ... return %logits }"
+_NODE_FORM = "a node reads: %y = conv2d(%x) {channels=16, kernel=3, padding=same}"
+_CHOOSE_FORM = "an alternative reads: original[0.00](%x) { %y = relu(%x) yield %y }"
 
-_ops: dict[tuple[str, tuple[tuple[str, AttributeValue], ...]], Op] = {}
+_ops: dict[tuple[str, ...], Op] = {}
+"""Ops read so far, by the tokens they were read from."""
 _input_types: dict[str, TensorType] = {}
 
 
@@ -45,11 +39,14 @@ def parse(text: str, name: str = "<text>") -> Graph:
     return _Parser(Source(text, name)).file()
 
 
+def _about(op_name: str) -> str:
+    return f"`gensynth ops {op_name}` tells what it takes"
+
+
 class _Parser:
     def __init__(self, source: Source) -> None:
         self.source = source
-        self.tokens: list[str] = _TOKEN.findall(source.text)
-        self.tokens += [_END] * 4
+        self.tokens = scan(source.text)
         self.index = 0
         self.logits: dict[str, tuple[float, ...]] = {}
         self.counts: dict[str, int] = {}
@@ -57,6 +54,8 @@ class _Parser:
         self.values: dict[str, tuple[AttributeValue, ...]] = {}
         """What a bare `choice<id>` stands for."""
         self.depth = 0
+        self.form = _HEADER_FORM
+        """How what is being read is written, for messages."""
         self.starts = [
             (line.lstrip().split(" ", 1)[0].rstrip(",")[1:], number)
             for number, line in enumerate(source.text.split("\n"), 1)
@@ -67,21 +66,15 @@ class _Parser:
 
     # Errors and elementary steps.
 
-    def offset(self, index: int) -> tuple[int, int]:
-        """Returns (offset, length) of a token; computed afresh, for messages only."""
-        for count, match in enumerate(_TOKEN.finditer(self.source.text)):
-            if count == index:
-                return match.start(1), match.end(1) - match.start(1)
-        return len(self.source.text.rstrip()), 1
-
     def fail(self, message: str, index: int | None = None, hint: str | None = None) -> NoReturn:
-        offset, length = self.offset(self.index if index is None else index)
+        offset, length = token_at(self.source.text, self.index if index is None else index)
         raise ParseError(message, source=self.source, offset=offset, length=length, hint=hint) from None
 
     def unexpected(self, expected: str, hint: str | None = None) -> NoReturn:
         token = self.tokens[self.index]
         found = f"'{token}'" if token else "the end of the text"
-        self.fail(f"expected {expected}, found {found}", hint=hint)
+        cut = "" if token else "the text may be cut short; "
+        self.fail(f"expected {expected}, found {found}", hint=hint or cut + self.form)
 
     def expect(self, token: str, after: str = "") -> None:
         if self.tokens[self.index] != token:
@@ -116,16 +109,16 @@ class _Parser:
             self.unexpected("'gensynth 1' on the first line", hint="a .gsir file starts with its format version")
         self.index = 1
         version = self.tokens[1]
-        if not version.isdigit():
-            self.unexpected("a format version")
-        if int(version) != FORMAT_VERSION:
+        if not INTEGER.match(version):
+            self.unexpected("a format version", hint=f"the first line reads: gensynth {FORMAT_VERSION}")
+        if version != str(FORMAT_VERSION):
             self.fail(
                 f"this text is of format version {version}; this GenSynth reads version {FORMAT_VERSION}",
                 hint="update GenSynth, or write the text again with the version at hand",
             )
         self.index = 2
         graph = self.network()
-        if self.tokens[self.index] != _END:
+        if self.tokens[self.index] != END:
             self.unexpected("the end of the text", hint="a file holds one network")
         return graph
 
@@ -144,7 +137,7 @@ class _Parser:
             self.expect(":", "and the input's type")
             value = Value(value_name, self.input_type())
             if value_name in scope:
-                self.fail(f"%{value_name} is defined twice", at)
+                self.fail(f"%{value_name} is defined twice", at, hint="give every input a name of its own")
             scope[value_name] = value
             inputs.append(value)
         self.index += 1
@@ -157,7 +150,7 @@ class _Parser:
             self.index += 1
             token = self.tokens[self.index]
             if not token.startswith('"') or len(token) < 2:
-                self.unexpected('a quoted requirement such as "macs <= 5M"')
+                self.unexpected('a quoted requirement such as "macs <= 5M"', hint='write require "macs <= 5M"')
             requirements.append(token[1:-1])
             self.index += 1
         nodes, outputs = self.body(scope, "return")
@@ -170,20 +163,24 @@ class _Parser:
             )
         for identifier, logits in self.logits.items():
             if len(logits) != self.counts[identifier]:
-                self.fail(f"choice '{identifier}' has {self.counts[identifier]} alternatives, {len(logits)} logits", start)
-        logits = {identifier: self.logits.get(identifier, (0.0,) * count) for identifier, count in self.counts.items()}
+                self.fail(
+                    f"choice '{identifier}' has {self.counts[identifier]} alternatives, {len(logits)} logits",
+                    start,
+                    hint="write one logit for every alternative",
+                )
+        theta = {identifier: self.logits.get(identifier, (0.0,) * count) for identifier, count in self.counts.items()}
         try:
-            graph = Graph(name, tuple(inputs), tuple(nodes), tuple(outputs), logits, tuple(requirements))
+            graph = Graph(name, tuple(inputs), tuple(nodes), tuple(outputs), theta, tuple(requirements))
             verify(graph)
         except GenSynthError as error:
-            self.fail(error.message, start, hint=error.hint)
+            self.fail(error.message, start, hint=error.hint or self.form)
         return graph
 
     def input_type(self) -> TensorType:
         token = self.tokens[self.index]
         found = _input_types.get(token)
         if found is None:
-            match = _TYPE_TOKEN.match(token)
+            match = TYPE.match(token)
             if match is None:
                 self.unexpected(
                     "a type such as f32[N, 3, 32, 32]", hint=f"element types: {', '.join(DTYPE_BYTES)}"
@@ -193,7 +190,7 @@ class _Parser:
                 dim = part.strip()
                 if dim == BATCH and not shape:
                     shape.append(BATCH)
-                elif dim.isdigit() and int(dim) > 0:
+                elif INTEGER.match(dim) and len(dim) <= MOST_DIGITS and int(dim) > 0:
                     shape.append(int(dim))
                 else:
                     self.fail(
@@ -211,7 +208,7 @@ class _Parser:
             self.index += 1
         while True:
             token = self.tokens[self.index]
-            if not _TYPE_TOKEN.match(token):
+            if not TYPE.match(token):
                 self.unexpected("a type such as f32[N, 10]", hint=f"element types: {', '.join(DTYPE_BYTES)}")
             types.append(token.replace(" ", ""))
             self.index += 1
@@ -228,6 +225,7 @@ class _Parser:
         """Reads nodes up to `return` or `yield`, the values after it, and the closing brace."""
         nodes: list[Node] = []
         tokens = self.tokens
+        self.form = _NODE_FORM
         while True:
             token = tokens[self.index]
             if token[:1] == "%":
@@ -241,7 +239,9 @@ class _Parser:
                 self.expect("}", f"after {end}")
                 return nodes, outputs
             else:
-                self.unexpected(f"a node such as '%y = relu(%x)', or '{end}'")
+                self.unexpected(
+                    f"a node such as '%y = relu(%x)', or '{end}'", hint=f"the body ends with '{end} %y' before its brace"
+                )
 
     def use(self, scope: dict[str, Value]) -> Value:
         token = self.tokens[self.index]
@@ -266,7 +266,7 @@ class _Parser:
         origin = self.origin(names[0])
         op_at = self.index
         op_name = tokens[op_at]
-        if not _WORD.match(op_name):
+        if not WORD.match(op_name):
             self.unexpected("an op such as conv2d")
         self.index += 1
         choice = ""
@@ -291,7 +291,7 @@ class _Parser:
                     self.expect(",", "and the type of the next result")
                 token = tokens[self.index]
                 if token != value.type.text and token.replace(" ", "") != value.type.text.replace(" ", ""):
-                    if not _TYPE_TOKEN.match(token):
+                    if not TYPE.match(token):
                         self.unexpected(f"the type {value.type.text}")
                     self.fail(
                         f"%{value.name} is declared {token}, {op_name} gives {value.type.text}",
@@ -307,6 +307,29 @@ class _Parser:
     def plain(
         self, op_name: str, op_at: int, operands: tuple[Value, ...], names: tuple[str, ...], origin: str
     ) -> Node:
+        tokens = self.tokens
+        start = end = self.index
+        if tokens[start] == "{" and "}" in tokens[start : start + 64]:
+            end = tokens.index("}", start) + 1
+        key = (op_name, *tokens[start:end])
+        op = _ops.get(key)
+        choices: tuple[tuple[str, Choice], ...] = ()
+        if op is not None:
+            self.index = end
+        else:
+            op, choices = self.op(op_name, op_at)
+            if not choices:
+                _ops[key] = op
+        try:
+            return make_node(op, operands, names, choices=choices, origin=origin)
+        except InferenceError as error:
+            places = (at for at in range(start, end) if tokens[at] == error.attribute and tokens[at + 1] == "=")
+            self.fail(error.message, next(places, op_at), hint=error.hint or _about(op_name))
+        except VerifyError as error:
+            self.fail(error.message, op_at, hint=error.hint or _about(op_name))
+
+    def op(self, op_name: str, op_at: int) -> tuple[Op, tuple[tuple[str, Choice], ...]]:
+        """Reads the attributes, if there are any; returns the op and those left open."""
         attributes: dict[str, AttributeValue] = {}
         choices: list[tuple[str, Choice]] = []
         places: dict[str, int] = {}
@@ -317,10 +340,10 @@ class _Parser:
                 if places:
                     self.expect(",", "or '}'")
                 key = tokens[self.index]
-                if not _WORD.match(key):
+                if not WORD.match(key):
                     self.unexpected("an attribute such as kernel=3")
                 if key in places:
-                    self.fail(f"attribute '{key}' is given twice")
+                    self.fail(f"attribute '{key}' is given twice", hint="keep one of them")
                 places[key] = self.index
                 self.index += 1
                 self.expect("=", f"and a value for '{key}'")
@@ -331,19 +354,7 @@ class _Parser:
                 else:
                     attributes[key] = self.value()
             self.index += 1
-        op = _ops.get((op_name, tuple(attributes.items())))
-        if op is None:
-            op = self.make_op(op_name, op_at, attributes, places)
-        try:
-            ordered = choices
-            if len(choices) > 1:
-                order = list(op.attributes)
-                ordered = sorted(choices, key=lambda item: order.index(item[0]))
-            return make_node(op, operands, names, choices=tuple(ordered), origin=origin)
-        except InferenceError as error:
-            self.fail(error.message, places.get(error.attribute or "", op_at), hint=error.hint)
-        except VerifyError as error:
-            self.fail(error.message, op_at, hint=error.hint)
+        return self.make_op(op_name, op_at, attributes, places), tuple(choices)
 
     def origin(self, name: str) -> str:
         """Returns the file and line of the node that starts here (the file alone where it does not start a line)."""
@@ -375,38 +386,42 @@ class _Parser:
         try:
             op = cls(**attributes)
         except InferenceError as error:
-            self.fail(error.message, places.get(error.attribute or "", op_at - 2) + 2, hint=error.hint)
-        _ops[op_name, tuple(attributes.items())] = op
+            at = places.get(error.attribute or "", op_at - 2) + 2
+            self.fail(error.message, at, hint=error.hint or _about(op_name))
         return op
 
     def value(self) -> AttributeValue:
         token = self.tokens[self.index]
-        if token.isdigit():
-            self.index += 1
-            return int(token)
+        if INTEGER.match(token):
+            return self.integer()
         if token == "true" or token == "false":
             self.index += 1
             return token == "true"
-        if _NUMBER.match(token):
+        if NUMBER.match(token):
             self.index += 1
-            return int(token) if token.lstrip("-").isdigit() else float(token)
+            return float(token)
         if token == "[":
             self.index += 1
             items: list[int] = []
             while self.tokens[self.index] != "]":
                 if items:
                     self.expect(",", "or ']'")
-                item = self.tokens[self.index]
-                if not item.lstrip("-").isdigit():
-                    self.unexpected("an integer")
-                items.append(int(item))
-                self.index += 1
+                items.append(self.integer())
             self.index += 1
             return tuple(items)
-        if _WORD.match(token):
+        if WORD.match(token):
             self.index += 1
             return token
         self.unexpected("a value: a number, true, false, a word, or a list of integers")
+
+    def integer(self) -> int:
+        token = self.tokens[self.index]
+        if not INTEGER.match(token):
+            self.unexpected("an integer")
+        if len(token) > MOST_DIGITS:
+            self.fail("this number is too large", hint=f"integers have at most {MOST_DIGITS} digits")
+        self.index += 1
+        return int(token)
 
     def choice(self) -> Choice:
         """Reads `choice<id>`, `choice<id>[16, 24]` or `choice<id>[8: -0.20, 12: 0.10]`."""
@@ -434,17 +449,24 @@ class _Parser:
                 logits.append(self.number("a logit"))
         self.index += 1
         if logits and len(logits) != len(values):
-            self.fail(f"choice '{identifier}' has {len(values)} values, {len(logits)} logits", at)
+            self.fail(
+                f"choice '{identifier}' has {len(values)} values, {len(logits)} logits",
+                at,
+                hint="give every value a logit, or none",
+            )
         self.declare(identifier, len(values), tuple(logits), at)
         self.values.setdefault(identifier, tuple(values))
         return Choice(identifier, tuple(values))
 
     def number(self, what: str) -> float:
         token = self.tokens[self.index]
-        if not _NUMBER.match(token):
+        if not NUMBER.match(token):
             self.unexpected(what)
+        number = float(token)
+        if not math.isfinite(number):
+            self.unexpected("a finite number", hint="logits lie between -1e308 and 1e308")
         self.index += 1
-        return float(token)
+        return number
 
     def declare(self, identifier: str, count: int, logits: tuple[float, ...], at: int) -> None:
         """Notes a choice's number of alternatives and logits, which must agree wherever they are written."""
@@ -462,15 +484,17 @@ class _Parser:
     ) -> Node:
         self.depth += 1
         if self.depth > _DEEPEST:
-            self.fail(f"choices nest deeper than {_DEEPEST}", op_at)
+            self.fail(f"choices nest deeper than {_DEEPEST}", op_at, hint="commit the outer ones")
         self.expect("{", "and the alternatives")
         alternatives: list[Alternative] = []
+        labels: set[str] = set()
         logits: list[float] = []
         while self.tokens[self.index] != "}":
+            self.form = _CHOOSE_FORM
             at = self.index
             label = self.word("an alternative such as original[0.00](%x) { ... }")
-            if any(label == alternative.label for alternative in alternatives):
-                self.fail(f"choose<{identifier}> has two alternatives '{label}'", at)
+            if label in labels:
+                self.fail(f"choose<{identifier}> has two alternatives '{label}'", at, hint="give them different labels")
             if self.tokens[self.index] == "[":
                 self.index += 1
                 logits.append(self.number("a logit"))
@@ -483,7 +507,11 @@ class _Parser:
                     self.expect(",", f"and the next of {len(operands)} arguments")
                 argument = Value(self.name("%", "an argument"), operand.type)
                 if argument.name in scope:
-                    self.fail(f"%{argument.name} is defined twice", self.index - 1)
+                    self.fail(
+                        f"%{argument.name} is defined twice",
+                        self.index - 1,
+                        hint="give every argument a name of its own",
+                    )
                 scope[argument.name] = argument
                 arguments.append(argument)
             self.expect(")", f"after {len(operands)} argument{'s' if len(operands) != 1 else ''}")
@@ -491,13 +519,19 @@ class _Parser:
             nodes, outputs = self.body(scope, "yield")
             body = Graph(label, tuple(arguments), tuple(nodes), tuple(outputs))
             alternatives.append(Alternative(label, body))
+            labels.add(label)
         self.index += 1
         if logits and len(logits) != len(alternatives):
-            self.fail(f"choose<{identifier}> has {len(alternatives)} alternatives, {len(logits)} logits", op_at)
+            self.fail(
+                f"choose<{identifier}> has {len(alternatives)} alternatives, {len(logits)} logits",
+                op_at,
+                hint="give every alternative a logit, or none",
+            )
         self.depth -= 1
+        self.form = _NODE_FORM
         try:
             node = choose_node(identifier, operands, names, tuple(alternatives), origin=origin)
         except VerifyError as error:
-            self.fail(error.message, op_at, hint=error.hint)
+            self.fail(error.message, op_at, hint=error.hint or _CHOOSE_FORM)
         self.declare(identifier, len(alternatives), tuple(logits), op_at)
         return node

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .attributes import AttributeValue, format_value
+from .attributes import format_value
 from .graph import Choice, Graph, Node, scope_of
 from .ops.choose import Choose
 
@@ -26,7 +26,7 @@ def format_logit(logit: float) -> str:
 class _Printer:
     def __init__(self, graph: Graph) -> None:
         self.logits = graph.logits
-        self.printed: dict[str, tuple[AttributeValue, ...] | None] = {}
+        self.printed: dict[str, list[str] | None] = {}
         """Choices written so far, with the values a bare reference stands for."""
 
     def logits_of(self, identifier: str, count: int) -> Sequence[float]:
@@ -36,13 +36,13 @@ class _Printer:
         head = f"choice<{choice.id}>"
         values = [format_value(value) for value in choice.values]
         if choice.id not in self.printed:
-            self.printed[choice.id] = choice.values
+            self.printed[choice.id] = values
             logits = self.logits_of(choice.id, len(values))
             shown = [f"{value}: {format_logit(logit)}" for value, logit in zip(values, logits, strict=True)]
             return f"{head}[{', '.join(shown)}]"
         if self.printed[choice.id] is None:
-            self.printed[choice.id] = choice.values
-        elif self.printed[choice.id] == choice.values:
+            self.printed[choice.id] = values
+        elif self.printed[choice.id] == values:
             return head
         return f"{head}[{', '.join(values)}]"
 

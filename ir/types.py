@@ -75,6 +75,9 @@ class TensorType:
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"TensorType is immutable; make a new one instead of setting '{name}'")
 
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"TensorType is immutable; make a new one instead of deleting '{name}'")
+
     def __reduce__(self) -> tuple[type[TensorType], tuple[str, tuple[Dim, ...]]]:
         return TensorType, (self.dtype, self.shape)
 

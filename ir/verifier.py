@@ -36,6 +36,12 @@ def verify(graph: Graph) -> None:
         VerifyError: the first broken invariant, with the node's name.
     """
     _check_name(graph.name, "network name")
+    for requirement in graph.requirements:
+        if '"' in requirement or not requirement.isprintable():
+            raise VerifyError(
+                f"@{graph.name}: the requirement {requirement!r} cannot be written",
+                hint="requirements hold no quotes, line breaks or control characters",
+            )
     alternatives: dict[str, int] = {}
     _verify_body(graph, alternatives, where=f"@{graph.name}")
     for identifier, logits in graph.logits.items():
@@ -124,6 +130,12 @@ def _verify_open(node: Node, alternatives: dict[str, int], where: str) -> None:
                 f"{where}: choice '{identifier}' has {alternatives.get(identifier, 0)} alternatives in one place and"
                 f" {count} at %{node.name}"
             )
+    for name, choice in node.choices:
+        if getattr(node.op, name, None) != choice.values[0]:
+            raise VerifyError(
+                f"{where}: %{node.name} is open in {name} and its op does not hold the first of its values",
+                hint="make nodes with `make_node`",
+            )
     if not node.alternatives:
         _check_results(node, infer_open(node.op, node.choices, node.operand_types), where)
         return
@@ -136,5 +148,10 @@ def _verify_open(node: Node, alternatives: dict[str, int], where: str) -> None:
         takes = tuple(value.type for value in alternative.body.inputs)
         if takes != node.operand_types:
             raise VerifyError(f"{inside} takes {takes}, the operands are {node.operand_types}")
+        if alternative.body.name != alternative.label or alternative.body.logits or alternative.body.requirements:
+            raise VerifyError(
+                f"{inside}: its body is called @{alternative.body.name}, or has logits or requirements of its own",
+                hint="a body bears its alternative's label; logits and requirements belong to the whole graph",
+            )
         _verify_body(alternative.body, alternatives, inside)
         _check_results(node, tuple(value.type for value in alternative.body.outputs), inside)

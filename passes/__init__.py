@@ -1,5 +1,6 @@
 """Passes: the manager, rewrite rules, choices, analyses and costs. Imports nothing above the IR."""
 
+from . import rewrites as _rewrites  # noqa: F401  (registers the built-in rules)
 from .base import Option, OptionValue, Pass, PassResult, all_passes, option, pass_class
 from .canonicalize import Canonicalize, canonicalize
 from .choices.commit import Commit
@@ -15,8 +16,7 @@ from .choices.update import Update
 from .manager import DumpIR, Instrument, Ledger, LedgerRow, PassManager, PrintIR, run_pipeline
 from .pipeline import parse_pipeline, pipeline_text
 from .requirements import COMPUTABLE, METRICS, Requirement, parse_requirement, parse_requirements
-from .rules import Carry, Match, RewriteRule, Rewriter, Rule, Verdict
-from . import rewrites as _rewrites  # noqa: F401  (registers the built-in rules)
+from .rules import Carry, Match, Rewriter, RewriteRule, Rule, Verdict
 
 __all__ = [
     "COMPUTABLE",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 import types
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
 from typing import Any, ClassVar, dataclass_transform
 
 from gensynth.ir import Network, UsageError, nearest
@@ -19,7 +19,7 @@ OptionValue = bool | int | float | str | tuple[bool | int | float | str, ...] | 
 """What an option of a textual pipeline can hold."""
 
 
-def option(default: Any = dataclasses.MISSING, *, help: str = "") -> Any:
+def option(*, default: Any = dataclasses.MISSING, help: str = "") -> Any:
     """Declares a field of a pass with the line that `gensynth passes` shows for it; no default makes it required."""
     if default is dataclasses.MISSING:
         return field(metadata={"help": help})
@@ -42,6 +42,11 @@ class Option:
         """The accepted type, in words."""
         return _describe(self.annotation)
 
+    @property
+    def takes_words(self) -> bool:
+        """Whether the option is a word or a list of words, so that `8` and `true` are words to it."""
+        return _leaves(self.annotation) <= {str, type(None)}
+
     def convert(self, value: object) -> OptionValue:
         """Returns a parsed value as the option's type.
 
@@ -63,6 +68,11 @@ def _describe(annotation: Any) -> str:
     return _WORDS.get(annotation, str(annotation))
 
 
+def _leaves(annotation: Any) -> set[Any]:
+    arguments = [item for item in typing.get_args(annotation) if item is not ...]
+    return set().union(*map(_leaves, arguments)) if arguments else {annotation}
+
+
 def _convert(value: object, annotation: Any) -> OptionValue:
     if typing.get_origin(annotation) is tuple:
         items = value if isinstance(value, (tuple, list)) else (value,)
@@ -77,8 +87,6 @@ def _convert(value: object, annotation: Any) -> OptionValue:
                 pass
     elif annotation is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
-    elif annotation is str and isinstance(value, (str, int, float)) and not isinstance(value, bool):
-        return str(value)
     elif isinstance(value, annotation) and (annotation is bool or not isinstance(value, bool)):
         return typing.cast(OptionValue, value)
     shown = f"[{', '.join(map(str, value))}]" if isinstance(value, tuple) else str(value)
@@ -135,19 +143,9 @@ class Pass:
     @classmethod
     def options(cls) -> Mapping[str, Option]:
         """Returns the options by name, in order of declaration."""
-        hints = typing.get_type_hints(cls)
-        found = {}
-        for declared in dataclasses.fields(cls):  # type: ignore[arg-type]
-            name = declared.name.replace("_", "-")
-            required = declared.default is dataclasses.MISSING
-            found[name] = Option(
-                name,
-                declared.name,
-                hints[declared.name],
-                None if required else declared.default,
-                required,
-                declared.metadata.get("help", ""),
-            )
+        found = _options.get(cls)
+        if found is None:
+            found = _options[cls] = _read_options(cls)
         return found
 
     def text(self) -> str:
@@ -160,6 +158,21 @@ class Pass:
         return f"{self.name}{{{','.join(shown)}}}" if shown else self.name
 
 
+_options: dict[type[Pass], Mapping[str, Option]] = {}
+
+
+def _read_options(cls: type[Pass]) -> Mapping[str, Option]:
+    hints = typing.get_type_hints(cls)
+    found = {}
+    for declared in dataclasses.fields(cls):  # type: ignore[arg-type]
+        name = declared.name.replace("_", "-")
+        required = declared.default is dataclasses.MISSING
+        default = typing.cast(OptionValue, None if required else declared.default)
+        help = declared.metadata.get("help", "")
+        found[name] = Option(name, declared.name, hints[declared.name], default, required, help)
+    return found
+
+
 def format_option(value: OptionValue) -> str:
     """Returns the text of an option's value; words that hold separators are quoted."""
     if isinstance(value, bool):
@@ -169,7 +182,7 @@ def format_option(value: OptionValue) -> str:
     if isinstance(value, str):
         from .pipeline import needs_quotes
 
-        return f'"{value}"' if needs_quotes(value) else value
+        return json.dumps(value, ensure_ascii=False) if needs_quotes(value) else value
     return str(value)
 
 
@@ -182,6 +195,8 @@ def load_plugins() -> None:
     if _plugins_loaded:
         return
     _plugins_loaded = True
+    from importlib.metadata import entry_points
+
     for group in ("gensynth.passes", "gensynth.rules"):
         for entry in entry_points(group=group):
             try:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from gensynth.ir import BATCH, Graph, Network, Node, Value, pair
+from gensynth.ir import BATCH, Graph, Network, Node, Value, pair, parameters_of
 from gensynth.ir.ops import (
     AvgPool,
     ChannelShuffle,
     Concat,
     Dropout,
     Flatten,
+    HardSigmoid,
     Identity,
     MaxPool,
     Pad,
@@ -17,18 +18,19 @@ from gensynth.ir.ops import (
     Reshape,
     Resize,
     Sigmoid,
-    HardSigmoid,
     Softmax,
     Split,
 )
 
 from .base import Pass, PassResult
-from .rewriting import with_operands
+from .rewriting import with_operands, without_unused_logits
 
 __all__ = ["Canonicalize", "canonicalize"]
 
 _NOT_NEGATIVE = (Relu, Relu6, Sigmoid, HardSigmoid, Softmax)
-_SUSPECTS = (AvgPool, ChannelShuffle, Concat, Dropout, Flatten, Identity, MaxPool, Pad, Relu, Relu6, Reshape, Resize, Split)
+_WINDOWS = (AvgPool, MaxPool)
+_MOVES = (ChannelShuffle, Concat, Flatten, Identity, Pad, Reshape, Resize, Split)
+_SUSPECTS = (*_WINDOWS, *_MOVES, Dropout, Relu, Relu6)
 
 
 def _forwards(node: Node, producers: dict[str, Node]) -> bool:
@@ -49,11 +51,9 @@ def _forwards(node: Node, producers: dict[str, Node]) -> bool:
         return operand.type.shape[0] == BATCH
     if isinstance(op, (Concat, Split)):
         return len(node.operands) == 1 and len(node.results) == 1
-    if isinstance(op, Pad):
+    if isinstance(op, (Pad, Resize)):
         return True
-    if isinstance(op, Resize):
-        return True
-    if isinstance(op, (AvgPool, MaxPool)):
+    if isinstance(op, _WINDOWS):
         return pair(op.kernel) == (1, 1) and pair(op.steps) == (1, 1)
     if isinstance(op, ChannelShuffle):
         return op.groups in (1, operand.type.shape[1])
@@ -92,11 +92,8 @@ def canonicalize(graph: Graph) -> Graph:
     if len(alive) == len(graph.nodes) and not forwarded:
         return graph
     alive.reverse()
-    result = Graph(graph.name, graph.inputs, tuple(alive), outputs, None, graph.requirements)
-    if not graph.logits:
-        return result
-    logits = {identifier: logits for identifier, logits in graph.logits.items() if identifier in result.choices}
-    return result.replace(logits=logits)
+    result = graph.replace(nodes=tuple(alive), outputs=outputs)
+    return without_unused_logits(result) if graph.logits else result
 
 
 class Canonicalize(Pass, name="canonicalize"):
@@ -117,8 +114,6 @@ class Canonicalize(Pass, name="canonicalize"):
             return PassResult(network, False)
         weights = network.weights
         if weights is not None:
-            from gensynth.ir import parameters_of
-
             wanted = {name for name, _ in parameters_of(graph)}
             weights = {name: array for name, array in weights.items() if name in wanted}
         removed = len(network.graph.nodes) - len(graph.nodes)

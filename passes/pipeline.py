@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from typing import NoReturn
@@ -13,15 +14,17 @@ from .base import OptionValue, Pass, pass_class
 __all__ = ["needs_quotes", "parse_pipeline", "pipeline_text"]
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
-_WORD = re.compile(r"[^\s,{}\[\]\"=]+")
-_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?\Z")
-_SPACE = re.compile(r"\s*")
+_WORD = re.compile(r"[^\s,{}\[\]\"=#]+")
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\Z")
+_SPACE = re.compile(r"(\s|#[^\n]*)*")
+_NESTED = re.compile(r"[A-Za-z][A-Za-z0-9_-]*\{[^{}\"#]*\}")
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_FORM = "a pipeline reads pass,pass{option=value,option=[a,b]}; `gensynth passes NAME` tells the options of a pass"
 
 
 def needs_quotes(word: str) -> bool:
     """Whether a word must be quoted to be read back as one (a nested `pass{option=value}` need not)."""
-    plain = _WORD.fullmatch(word) is not None and not _NUMBER.match(word) and word not in ("true", "false")
-    return not plain and not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*\{[^{}\"]*\}", word)
+    return not _WORD.fullmatch(word) and not _NESTED.fullmatch(word)
 
 
 def pipeline_text(passes: Sequence[Pass]) -> str:
@@ -30,7 +33,9 @@ def pipeline_text(passes: Sequence[Pass]) -> str:
 
 
 def parse_pipeline(text: str, name: str = "<passes>") -> tuple[Pass, ...]:
-    """Returns the passes that a pipeline names. Whitespace between tokens is free, `#` comments run to the line's end.
+    """Returns the passes that a pipeline names.
+
+    White space between tokens is free, and `#` comments run to the line's end. Quoted words are strings as in JSON.
 
     Raises:
         ParseError: with position, caret and remedy.
@@ -41,16 +46,16 @@ def parse_pipeline(text: str, name: str = "<passes>") -> tuple[Pass, ...]:
 class _PipelineParser:
     def __init__(self, source: Source) -> None:
         self.source = source
-        self.text = re.sub(r"#[^\n]*", lambda match: " " * len(match[0]), source.text)
+        self.text = source.text
         self.at = 0
 
     def fail(self, message: str, at: int | None = None, length: int = 1, hint: str | None = None) -> NoReturn:
         raise ParseError(
-            message, source=self.source, offset=self.at if at is None else at, length=length, hint=hint
+            message, source=self.source, offset=self.at if at is None else at, length=length, hint=hint or _FORM
         ) from None
 
     def skip(self) -> str:
-        """Moves over white space; returns the next character, empty at the end."""
+        """Moves over white space and comments; returns the next character, empty at the end."""
         match = _SPACE.match(self.text, self.at)
         assert match is not None
         self.at = match.end()
@@ -77,15 +82,17 @@ class _PipelineParser:
         match = _NAME.match(self.text, self.at)
         if match is None:
             found = self.text[self.at : self.at + 1]
-            self.fail(f"expected a pass, found {repr(found) if found else 'the end'}", hint="`gensynth passes` lists them")
+            shown = f"'{found}'" if found else "the end"
+            self.fail(f"expected a pass, found {shown}", hint="`gensynth passes` lists them")
         self.at = match.end()
         try:
             cls = pass_class(match[0])
         except UsageError as error:
             self.fail(error.message, start, len(match[0]), error.hint)
         values: dict[str, OptionValue] = {}
+        places: dict[str, tuple[int, int]] = {}
         if self.skip() == "{":
-            values = self.options(cls)
+            values = self.options(cls, places)
         missing = [item.name for item in cls.options().values() if item.required and item.field not in values]
         if missing:
             self.fail(
@@ -96,10 +103,18 @@ class _PipelineParser:
             )
         try:
             return cls(**values)
+        except ParseError as error:  # of a pipeline inside an option: point into that option
+            inside = next((key for key, value in values.items() if value == error.source.text), None)
+            if inside is None:
+                self.fail(f"{cls.name}: {error.reason}", start, len(match[0]), error.hint)
+            at, length = places[inside]
+            quoted = self.text[at] == '"'
+            self.fail(f"{cls.name}: {error.reason}", at + quoted + error.offset, length - error.offset, error.hint)
         except UsageError as error:
             self.fail(error.message, start, len(match[0]), error.hint)
 
-    def options(self, cls: type[Pass]) -> dict[str, OptionValue]:
+    def options(self, cls: type[Pass], places: dict[str, tuple[int, int]]) -> dict[str, OptionValue]:
+        """Reads `{name=value, ...}`; notes in `places` where each value stands: (offset, length)."""
         known = cls.options()
         values: dict[str, OptionValue] = {}
         self.at += 1
@@ -129,15 +144,18 @@ class _PipelineParser:
             self.at += 1
             self.skip()
             value_at = self.at
-            value = self.value()
+            value = self.value(words=known[key].takes_words)
+            places[known[key].field] = value_at, self.at - value_at
             try:
                 values[known[key].field] = known[key].convert(value)
             except ValueError as error:
-                self.fail(f"{cls.name}: {key}: {error}", value_at, max(1, self.at - value_at))
+                about = f"`gensynth passes {cls.name}` tells what its options take"
+                self.fail(f"{cls.name}: {key}: {error}", value_at, max(1, self.at - value_at), about)
         self.at += 1
         return values
 
-    def value(self) -> OptionValue:
+    def value(self, *, words: bool) -> OptionValue:
+        """Reads a value; with `words`, what looks like a number, true or false stays the word that it is."""
         character = self.skip()
         if character == "[":
             self.at += 1
@@ -147,19 +165,14 @@ class _PipelineParser:
                     if self.text[self.at : self.at + 1] != ",":
                         self.fail("expected ',' or ']' in a list")
                     self.at += 1
-                item = self.value()
+                item = self.value(words=words)
                 if isinstance(item, tuple) or item is None:
                     self.fail("a list holds no lists")
                 items.append(item)
             self.at += 1
             return tuple(items)
         if character == '"':
-            end = self.text.find('"', self.at + 1)
-            if end < 0:
-                self.fail("this quote is never closed")
-            word = self.source.text[self.at + 1 : end]
-            self.at = end + 1
-            return word
+            return self.quoted()
         match = _WORD.match(self.text, self.at)
         if match is None:
             self.fail("expected a value: a word, a number, true, false, or a list [a, b]")
@@ -167,16 +180,33 @@ class _PipelineParser:
         word = match[0]
         if self.text[self.at : self.at + 1] == "{":
             return word + self.braces()
+        if words:
+            return word
         if word in ("true", "false"):
             return word == "true"
         if _NUMBER.match(word):
             return int(word) if word.lstrip("+-").isdigit() else float(word)
         return word
 
+    def quoted(self) -> str:
+        match = _QUOTED.match(self.text, self.at)
+        if match is None:
+            self.fail("this quote is never closed")
+        try:
+            word: str = json.loads(match[0], strict=False)
+        except ValueError as error:
+            self.fail(f"cannot read this quoted word: {error}", length=len(match[0]), hint="write \\\\ for a backslash")
+        self.at = match.end()
+        return word
+
     def braces(self) -> str:
         """Reads `{...}` with nested braces and returns it as text: the options of a pass given as a value."""
         start, depth = self.at, 0
         while self.at < len(self.text):
+            skipped = _QUOTED.match(self.text, self.at)
+            if skipped is not None:
+                self.at = skipped.end()
+                continue
             depth += {"{": 1, "}": -1}.get(self.text[self.at], 0)
             self.at += 1
             if depth == 0:

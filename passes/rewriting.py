@@ -2,13 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 
-from gensynth.ir import Array, Graph, Node, Value, VerifyError, choose_node, make_node
-from gensynth.ir.graph import Alternative
+from gensynth.ir import Alternative, Array, Graph, Node, TensorType, Value, VerifyError, choose_node, make_node
 from gensynth.ir.ops import Choose
 
-__all__ = ["rebuild", "rename_results", "retype_body", "sort_nodes", "weights_below"]
+__all__ = [
+    "free_name",
+    "rebuild",
+    "rename_results",
+    "retype_body",
+    "sort_nodes",
+    "weights_below",
+    "with_operands",
+    "without_unused_logits",
+]
+
+
+def free_name(wanted: str, taken: Container[str]) -> str:
+    """Returns `wanted`, or the first of `wanted_2`, `wanted_3`, ... that is not taken."""
+    name, count = wanted, 1
+    while name in taken:
+        count += 1
+        name = f"{wanted}_{count}"
+    return name
+
+
+def without_unused_logits(graph: Graph) -> Graph:
+    """Returns the graph without the logits of choices that no node waits for any more."""
+    if all(identifier in graph.choices for identifier in graph.logits):
+        return graph
+    used = {identifier: logits for identifier, logits in graph.logits.items() if identifier in graph.choices}
+    return graph.replace(logits=used)
 
 
 def rename_results(node: Node, names: Mapping[str, str]) -> Node:
@@ -36,16 +61,10 @@ def with_operands(node: Node, operands: tuple[Value, ...]) -> Node:
     return make_node(node.op, operands, names, choices=node.choices, origin=node.origin)
 
 
-def retype_body(body: Graph, types: Sequence[object]) -> Graph:
+def retype_body(body: Graph, types: Sequence[TensorType]) -> Graph:
     """Returns the body of an alternative with its arguments retyped and everything after them inferred anew."""
-    from gensynth.ir import TensorType
-
-    inputs = []
-    for value, type in zip(body.inputs, types, strict=True):
-        assert isinstance(type, TensorType)
-        inputs.append(Value(value.name, type))
-    moved = {old.name: new for old, new in zip(body.inputs, inputs, strict=True)}
-    return rebuild(Graph(body.name, tuple(inputs), (), ()), body.nodes, body.outputs, moved)
+    inputs = tuple(Value(value.name, type) for value, type in zip(body.inputs, types, strict=True))
+    return rebuild(Graph(body.name, inputs, (), ()), body.nodes, body.outputs)
 
 
 def rebuild(

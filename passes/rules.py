@@ -1,22 +1,33 @@
-"""Rewrite rules: match a spot, check it, rewrite it. Every rule is a pass, and every rule can be offered as a choice."""
+"""Rewrite rules: match a spot, check it, rewrite it. Every rule is a pass and can be offered as a choice."""
 
 from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from fnmatch import fnmatchcase
+from functools import cached_property
 from typing import ClassVar
 
 from gensynth.ir import Array, Builder, Graph, Network, Node, Op, Value, Weights
 from gensynth.ir.network import fresh_parameter
 
 from .base import Pass, PassResult, option
-from .rewriting import rebuild, rename_results, weights_below
+from .rewriting import free_name, rebuild, rename_results, weights_below, without_unused_logits
 
-__all__ = ["Carry", "Match", "Replacement", "RewriteRule", "Rewriter", "Rule", "Verdict", "matches_where"]
+__all__ = [
+    "Carry",
+    "Match",
+    "Replacement",
+    "RewriteRule",
+    "Rewriter",
+    "Rule",
+    "Verdict",
+    "matches_op",
+    "matches_where",
+]
 
 
 class Carry(Enum):
@@ -81,12 +92,20 @@ class Rewriter(Builder):
     `weight` reads an old weight, `carry` sets a new one; what is not carried starts fresh.
     """
 
-    def __init__(self, match: Match, weights: Weights | None, prefix: str, origin: str) -> None:
+    def __init__(
+        self, match: Match, weights: Weights | None, prefix: str, origin: str, taken: Collection[str] = ()
+    ) -> None:
         super().__init__("replacement", origin=origin, values=match.inputs)
+        self._names.update(taken)
         self._weights = weights
         self._prefix = prefix
         self._scopes.append(match.name)
         self.carried: dict[tuple[str, str], Array] = {}
+
+    def _qualify(self, name: str | None, default: str) -> str:
+        scope = "".join(f"{scope}." for scope in self._scopes)
+        free = free_name(f"{scope}{name or default}", self._names)  # a rule may meet a spot that it made itself
+        return super()._qualify(free.removeprefix(scope), default)
 
     @property
     def has_weights(self) -> bool:
@@ -133,9 +152,9 @@ class Rule(Pass):
     """A pass that changes a network spot by spot, and whose change can be offered as a choice instead."""
 
     carries: ClassVar[Carry]
-    where: tuple[str, ...] = option(("*",), help="names, globs or scopes of the spots")
+    where: tuple[str, ...] = option(default=("*",), help="names, globs or scopes of the spots")
 
-    @property
+    @cached_property
     def label(self) -> str:
         """The label of the alternative when the rule is offered: its name and what options differ from the defaults."""
         parts = [self.name]
@@ -178,7 +197,7 @@ class RewriteRule(Rule):
         taken: set[str] = set()
         for node in graph.nodes:
             match = self.match(graph, node)
-            if match is None or not matches_where(match.name, self.where):
+            if match is None or not match.outputs or not matches_where(match.name, self.where):
                 continue
             reason = self._generic_reason(match, taken) or self.check(graph, match)
             if reason is None:
@@ -189,14 +208,22 @@ class RewriteRule(Rule):
         for node in match.nodes:
             if node.choices:
                 names = ", ".join(name for name, _ in node.choices)
-                return f"%{node.name} has open attributes ({names}); offer rules before opening attributes"
+                return f"%{node.name} has open attributes ({names}); offer the rule instead"
+            waiting = next((value for value in node.operands if value.type.is_open), None)
+            if waiting is not None:
+                return f"%{node.name} reads %{waiting.name}, whose size is open; offer the rule instead"
             if node.name in taken:
                 return f"%{node.name} belongs to another spot"
         return None
 
-    def replacement(self, match: Match, weights: Weights | None, prefix: str = "") -> Replacement:
-        """Returns the replacement of a match, its results named as the outputs they stand for."""
-        build = Rewriter(match, weights, prefix, f"{self.text()} at %{match.name}")
+    def replacement(
+        self, match: Match, weights: Weights | None, prefix: str = "", taken: Collection[str] = ()
+    ) -> Replacement:
+        """Returns the replacement of a match, its results named as the outputs they stand for.
+
+        Other new nodes get names that are not among `taken`.
+        """
+        build = Rewriter(match, weights, prefix, f"{self.text()} at %{match.name}", taken)
         returned = self.rewrite(match, build)
         values = returned if isinstance(returned, tuple) else (returned,)
         made = {value.name for node in build.nodes for value in node.results}
@@ -244,7 +271,7 @@ class RewriteRule(Rule):
         for node in graph.nodes:
             match = last.get(node.name)
             if match is not None:
-                replacement = self.replacement(match, network.weights)
+                replacement = self.replacement(match, network.weights, taken=graph.values)
                 nodes.extend(replacement.nodes)
                 replaced.update(replacement.replaced)
                 if weights is not None:
@@ -254,7 +281,7 @@ class RewriteRule(Rule):
                     weights.update(replacement.weights or {})
             elif node.name not in gone:
                 nodes.append(node)
-        result = rebuild(graph, nodes, graph.outputs, replaced)
+        result = without_unused_logits(rebuild(graph, nodes, graph.outputs, replaced))
         spots = f"{len(matches)} spot{'s' if len(matches) != 1 else ''}"
         return PassResult(Network(result, weights), True, (f"{spots}: {', '.join(match.name for match in matches)}",))
 

@@ -6,7 +6,9 @@ returns runs at each forward pass.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
+from importlib.metadata import entry_points
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -72,7 +74,12 @@ Run = Callable[..., Any]
 OpT = TypeVar("OpT", bound=Op)
 Lowering = Callable[[OpT, Sequence[TensorType]], Run]
 
+ENTRY_POINTS = "gensynth.lowerings"
+"""Entry-point group for other packages' lowerings, apart from their ops so that those load without PyTorch; each entry
+point names a function under `@lowering`."""
+
 _lowerings: dict[type[Op], Lowering[Any]] = {}
+_plugins_loaded = False
 
 
 def lowering(op: type[OpT]) -> Callable[[Lowering[OpT]], Lowering[OpT]]:
@@ -85,9 +92,22 @@ def lowering(op: type[OpT]) -> Callable[[Lowering[OpT]], Lowering[OpT]]:
     return register
 
 
+def _find(op: type[Op]) -> Lowering[Any] | None:
+    """Returns the lowering of an op class, looking in entry points when none is registered yet."""
+    global _plugins_loaded
+    if op not in _lowerings and not _plugins_loaded:
+        _plugins_loaded = True
+        for entry in entry_points(group=ENTRY_POINTS):
+            try:
+                entry.load()
+            except Exception as error:  # a foreign package may fail in any way; name it and go on without it
+                print(f"gensynth: warning: lowering '{entry.name}' ({entry.value}) failed: {error}", file=sys.stderr)
+    return _lowerings.get(op)
+
+
 def has_lowering(op: type[Op]) -> bool:
     """Returns whether PyTorch modules can hold an op."""
-    return op in _lowerings
+    return _find(op) is not None
 
 
 def lower(name: str, op: Op, operands: Sequence[TensorType]) -> Run:
@@ -96,7 +116,7 @@ def lower(name: str, op: Op, operands: Sequence[TensorType]) -> Run:
     Raises:
         UsageError: nobody registered a lowering for its op.
     """
-    function = _lowerings.get(type(op))
+    function = _find(type(op))
     if function is None:
         raise UsageError(
             f"%{name}: {op.name} has no lowering to PyTorch",

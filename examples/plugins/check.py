@@ -13,7 +13,7 @@ torch.set_num_threads(1)
 
 net = gs.prototype("plain", depth=2, width=8, classes=2)
 net = Network(net.graph, gs.initialize(net.graph, 0))
-changed = gs.run_pipeline(net, "relu-to-hard-tanh{limit=0.5},drop-dropout")
+changed = gs.run_pipeline(net, "relu-to-hard-tanh{limit=0.5,where=[act1]},drop-dropout")
 assert "hard_tanh" in gs.to_text(changed) and gs.parse(gs.to_text(changed)).graph == changed.graph
 assert gs.cost(changed).macs == gs.cost(net).macs
 

@@ -43,6 +43,10 @@ class Concat(Op, name="concat"):
         return (TensorType(first.dtype, (*first.shape[: self.axis], total, *first.shape[self.axis + 1 :])),)
 
 
+MOST_SECTIONS = 65536
+"""A split into more is taken for a mistake before it fills the memory."""
+
+
 class Split(Op, name="split"):
     """y_1, ..., y_k = x cut along `axis` into `sections` equal parts, or into parts of the given `sizes`."""
 
@@ -60,6 +64,8 @@ class Split(Op, name="split"):
                 raise self.fail(f"sizes sum to {sum(self.sizes)}, the axis has {length}", attribute="sizes")
             sizes = self.sizes
         else:
+            if self.sections > MOST_SECTIONS:
+                raise self.fail(f"cuts into at most {MOST_SECTIONS} sections", attribute="sections")
             if length % self.sections:
                 raise self.fail(f"cannot cut {length} into {self.sections} equal sections", attribute="sections")
             sizes = (length // self.sections,) * self.sections

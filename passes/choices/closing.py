@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from typing import cast
 
-from gensynth.ir import AttributeValue, Choice, Network
+from gensynth.ir import AttributeValue, Choice, Graph, Network, Pair, pair
 from gensynth.passes.analyses import channel_groups
 
-from .inheritance import WIDTHS, widest
+from .inheritance import widest, widths_of
 from .opening import open_attributes
 from .restricting import tag_paths, untag_paths
 
@@ -19,20 +21,18 @@ def with_attributes_closed(network: Network, change: Callable[[Network], Network
 
     Every open attribute is closed at its widest value before, and opened afterwards on the same nodes wherever they
     have moved, with the same choice id and logits; a width is opened on its whole channel group, nodes that the change
-    has added to the group included.
+    has added to the group included. Where the change ties two groups together, the first choice decides for both; where
+    it ties a group to a fixed width, the choice goes.
     """
     graph = network.graph
-    wide = widest(graph)
+    wide = {**_largest_kernels(graph), **widest(graph)}
     opened: list[tuple[str, str, Choice]] = []
     closed: dict[str, dict[str, Choice | AttributeValue]] = {}
     for prefix, node in graph.walk():
         for attribute, choice in node.choices:
             path = prefix + node.name
             opened.append((path, attribute, choice))
-            index = wide.get(choice.id)
-            if index is None:
-                index = len(choice.values) - 1
-            closed.setdefault(path, {})[attribute] = choice.values[index]
+            closed.setdefault(path, {})[attribute] = choice.values[wide.get(choice.id, len(choice.values) - 1)]
     if not opened:
         return change(network)
     logits = {identifier: info.logits for identifier, info in graph.choices.items()}
@@ -40,23 +40,31 @@ def with_attributes_closed(network: Network, change: Callable[[Network], Network
     changed = change(Network(tag_paths(open_attributes(graph, closed), "", origins), network.weights))
     moved = {node.origin: prefix + node.name for prefix, node in changed.graph.walk() if node.origin in origins}
     result = untag_paths(changed.graph, origins)
+    groups = {(path, name): group for group in channel_groups(result).groups for path, name, _ in group.sources}
+    settled: dict[str, str] = {}
     assignments: dict[str, dict[str, Choice | AttributeValue]] = {}
-    groups = [(group, {(path, name) for path, name, _ in group.sources}) for group in channel_groups(result).groups]
     for path, attribute, choice in opened:
         now = moved.get(path)
-        if now is None:
+        group = None if now is None else groups.get((now, attribute))
+        if now is not None and group is None:
+            assignments.setdefault(now, {})[attribute] = choice
+        if group is None or group.fixed is not None or settled.setdefault(group.id, choice.id) != choice.id:
             continue
-        assignments.setdefault(now, {})[attribute] = choice
-        if attribute not in WIDTHS:
-            continue
-        for group, sources in groups:
-            if (now, attribute) not in sources:
-                continue
-            own = next(scale for where, name, scale in group.sources if (where, name) == (now, attribute))
-            for where, name, scale in group.sources:
-                values = tuple(int(value) // own * scale for value in choice.values)
-                assignments.setdefault(where, {})[name] = Choice(choice.id, values)
-    kept = {choice.id for _, _, choice in opened}
-    starts = {identifier: values for identifier, values in logits.items() if identifier in kept}
-    return Network(open_attributes(result, assignments, starts), changed.weights)
+        own = next(scale for where, name, scale in group.sources if (where, name) == (now, attribute))
+        for where, name, scale in group.sources:
+            values = tuple(max(1, value // own) * scale for value in widths_of(choice))
+            assignments.setdefault(where, {})[name] = Choice(choice.id, values)
+    opened_again = open_attributes(result, assignments)
+    kept = {identifier: logits.get(identifier, info.logits) for identifier, info in opened_again.choices.items()}
+    return Network(opened_again.replace(logits={**kept, **changed.graph.logits}), changed.weights)
 
+
+def _largest_kernels(graph: Graph) -> dict[str, int]:
+    """Returns, for every choice of a kernel, the index of its largest: the size at which weights are kept."""
+    found: dict[str, int] = {}
+    for _, node in graph.walk():
+        for name, choice in node.choices:
+            if name == "kernel":
+                areas = [math.prod(pair(cast(Pair, value))) for value in choice.values]
+                found.setdefault(choice.id, areas.index(max(areas)))
+    return found

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
-from gensynth.ir import Array, Graph, Network, VerifyError, parameters_of
+from gensynth.ir import Array, Choice, Graph, Network, VerifyError, parameters_of
 from gensynth.passes.analyses import channel_groups, slice_channels
 
 from .inlining import Inliner
 
-__all__ = ["WIDTHS", "centre_of_kernel", "inherit_weights", "widest"]
+__all__ = ["WIDTHS", "centre_of_kernel", "inherit_weights", "widest", "widths_of"]
 
 WIDTHS = ("channels", "features")
 """The attributes that are widths."""
+
+
+def widths_of(choice: Choice) -> tuple[int, ...]:
+    """Returns the values of an open width as the integers they are."""
+    assert all(isinstance(value, int) for value in choice.values)
+    return cast("tuple[int, ...]", choice.values)
 
 
 def widest(graph: Graph) -> dict[str, int]:
@@ -21,7 +28,8 @@ def widest(graph: Graph) -> dict[str, int]:
     for _, node in graph.walk():
         for name, choice in node.choices:
             if name in WIDTHS and choice.id not in found:
-                found[choice.id] = max(range(len(choice.values)), key=lambda index: choice.values[index])  # type: ignore[arg-type, return-value]  # noqa: B023
+                values = widths_of(choice)
+                found[choice.id] = values.index(max(values))
     return found
 
 
@@ -34,6 +42,7 @@ def inherit_weights(
     channels of each channel group (the passes that open widths on weights put the important ones first).
 
     Raises:
+        PassError: an open width reaches an output, so that there is no telling which channels to keep.
         VerifyError: a weight of the network cannot be traced to the generator.
     """
     if generator.weights is None:

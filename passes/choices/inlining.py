@@ -2,82 +2,109 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from gensynth.ir import Graph, Node, Op, Value, VerifyError, infer_types
 from gensynth.ir.ops import Choose
 
+from ..rewriting import free_name
+
 __all__ = ["Body", "Inliner", "Step"]
 
 
-def _names(graph: Graph) -> Counter[str]:
-    """Counts how many values of a name one network could hold; exclusive alternatives count once."""
-    counts: Counter[str] = Counter()
-    for node in graph.nodes:
-        inside: Counter[str] = Counter()
-        for alternative in node.alternatives:
-            body = _names(alternative.body)
-            made = alternative.body.producers
-            for value in alternative.body.outputs:
-                if value.name in made:  # it takes the name of the choose's result
-                    body[value.name] -= 1
-            inside |= body
-        counts += inside
-        counts.update(value.name for value in node.results)
-    return counts
-
-
 class Step:
-    """One node, ready to be decided: its choice ids, and its ops by decided indices."""
+    """One node, ready to be decided: its choice ids, the names of its results in a network, the nodes it gave so far.
 
-    __slots__ = ("branches", "choice", "identifiers", "node", "operands", "results", "variants")
+    `operands` and `results` are names within the body, `names` those of the results in a network, `path` the weight
+    prefix and name.
+    """
 
-    def __init__(self, node: Node, ambiguous: frozenset[str]) -> None:
+    __slots__ = ("branches", "choice", "identifiers", "made", "names", "node", "operands", "path", "results")
+
+    def __init__(self, node: Node, names: tuple[str, ...], path: str, branches: tuple[Body, ...]) -> None:
         self.node = node
-        self.operands = tuple(value.name for value in node.operands)
-        self.results = tuple(value.name for value in node.results)
+        self.operands = tuple([value.name for value in node.operands])
+        self.results = tuple([value.name for value in node.results])
+        self.names = names
+        self.path = path
         self.identifiers = tuple(dict.fromkeys(choice.id for _, choice in node.choices))
-        self.variants: dict[tuple[int, ...], Op] = {}
         self.choice = node.op.choice if isinstance(node.op, Choose) else ""
-        self.branches = tuple(Body(alternative.body, ambiguous) for alternative in node.alternatives)
+        self.branches = branches
+        self.made: dict[object, Node] = {}
+
+    def op_at(self, indices: tuple[int, ...]) -> Op:
+        """Returns the op when the choices of `identifiers` take these alternatives."""
+        return self.node.op_at(dict(zip(self.identifiers, indices, strict=True)))
+
+    def make(self, operands: tuple[Value, ...], indices: tuple[int, ...]) -> Node:
+        """Returns the node on these operands, when the choices of `identifiers` take these alternatives."""
+        node = self.node
+        op = self.op_at(indices)
+        types = infer_types(op, tuple([value.type for value in operands]))
+        results = tuple([Value(name, type) for name, type in zip(self.names, types, strict=True)])
+        if op is node.op and operands == node.operands and results == node.results and not node.choices:
+            return node
+        return Node(op, operands, results, (), (), node.origin)
 
 
 class Body:
     """The body of an alternative, ready to be inlined."""
 
-    __slots__ = ("arguments", "label", "outputs", "renamed", "steps")
+    __slots__ = ("arguments", "label", "outputs", "steps")
 
-    def __init__(self, graph: Graph, ambiguous: frozenset[str]) -> None:
-        self.label = graph.name
-        self.arguments = tuple(value.name for value in graph.inputs)
-        self.outputs = tuple(value.name for value in graph.outputs)
-        self.steps = tuple(Step(node, ambiguous) for node in graph.nodes)
-        self.renamed = frozenset(value.name for node in graph.nodes for value in node.results) & ambiguous
+    def __init__(self, label: str, graph: Graph, steps: tuple[Step, ...]) -> None:
+        self.label = label
+        self.arguments = tuple([value.name for value in graph.inputs])
+        self.outputs = tuple([value.name for value in graph.outputs])
+        self.steps = steps
 
-    def local_names(self, results: Sequence[str]) -> dict[str, str]:
-        """Returns the new names of values that change theirs, for a choose with these results."""
-        names = {name: f"{results[0]}.{name.rpartition('.')[2]}" for name in self.renamed}
-        taken: set[str] = set()
-        for yielded, result in zip(self.outputs, results, strict=True):
-            if yielded not in self.arguments and yielded not in taken:
-                names[yielded] = result
-                taken.add(yielded)
-        return names
+
+def _steps(graph: Graph, prefix: str, scope: str, given: Mapping[str, str], taken: set[str]) -> tuple[Step, ...]:
+    """Makes the steps of a body and adds the names that their results get to `taken`.
+
+    `given` are the names of values that have got theirs from outside; `scope` goes in front of those that must change.
+    """
+    names = dict(given)
+    for node in graph.nodes:
+        for value in node.results:
+            if value.name not in names:
+                local = value.name.rpartition(".")[2]
+                wanted = f"{scope}.{local}" if scope and value.name in taken else value.name
+                names[value.name] = free_name(wanted, taken)
+                taken.add(names[value.name])
+    steps = []
+    for node in graph.nodes:
+        results = tuple([names[value.name] for value in node.results])
+        branches = []
+        used: set[str] = set()  # alternatives exclude each other, so each may use the names of the others
+        for alternative in node.alternatives:
+            made = alternative.body.producers
+            yielded: dict[str, str] = {}
+            for value, result in zip(alternative.body.outputs, results, strict=True):
+                if value.name in made:
+                    yielded.setdefault(value.name, result)
+            inside = set(taken)
+            path = f"{prefix}{node.name}[{alternative.label}]/"
+            steps_inside = _steps(alternative.body, path, results[0], yielded, inside)
+            branches.append(Body(alternative.label, alternative.body, steps_inside))
+            used |= inside
+        taken |= used
+        steps.append(Step(node, results, prefix + node.name, tuple(branches)))
+    return tuple(steps)
 
 
 class Inliner:
     """A generator made ready for many decisions.
 
-    A value inside an alternative keeps its name, but where another part of the generator uses the same name it gets
-    the choose's name in front; the yielded values take the names of the choose's results. Names so depend on the
-    generator alone, not on what other choices decide.
+    A value inside an alternative keeps its name, unless the same name stands further out or in a choose before: then
+    it gets the choose's name in front. The yielded values take the names of the choose's results. Names so depend on
+    the generator alone, not on what other choices decide; nodes that come out alike are made once and shared.
     """
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        ambiguous = frozenset(name for name, count in _names(graph).items() if count > 1)
-        self.steps = tuple(Step(node, ambiguous) for node in graph.nodes)
+        names = {value.name: value.name for node in graph.nodes for value in node.results}
+        self.steps = _steps(graph, "", "", names, {*names, *(value.name for value in graph.inputs)})
 
     def run(
         self,
@@ -97,80 +124,43 @@ class Inliner:
         values = {value.name: value for value in self.graph.inputs}
         nodes: list[Node] = []
         try:
-            self._emit(self.steps, values, nodes, decisions, "", None, sources, reached)
+            _emit(self.steps, values, nodes, decisions, sources, {} if reached is None else reached)
         except KeyError as error:
             raise VerifyError(f"choice {error} of @{self.graph.name} is not decided") from None
         outputs = tuple([values[value.name] for value in self.graph.outputs])
         return Graph(self.graph.name, self.graph.inputs, tuple(nodes), outputs)
 
-    def _emit(
-        self,
-        steps: tuple[Step, ...],
-        values: dict[str, Value],
-        nodes: list[Node],
-        decisions: Mapping[str, int],
-        prefix: str,
-        names: dict[str, str] | None,
-        sources: dict[str, str] | None,
-        reached: dict[str, int] | None,
-    ) -> None:
-        for step in steps:
-            node = step.node
-            if step.branches:
-                index = decisions[step.choice]
-                if reached is not None:
-                    reached[step.choice] = index
-                self._branch(step, step.branches[index], values, nodes, decisions, prefix, names, sources, reached)
-                continue
-            op = node.op
-            if step.identifiers:
-                indices = tuple([decisions[identifier] for identifier in step.identifiers])
-                if reached is not None:
-                    reached.update(zip(step.identifiers, indices, strict=True))
-                found = step.variants.get(indices)
-                if found is None:
-                    found = node.op_at(dict(zip(step.identifiers, indices, strict=True)))
-                    step.variants[indices] = found
-                op = found
-            operands = tuple([values[name] for name in step.operands])
-            if names is None and operands == node.operands and op is node.op and not step.identifiers:
-                made = node
-                for value in node.results:
-                    values[value.name] = value
-            else:
-                types = infer_types(op, tuple([value.type for value in operands]))
-                if names is None:
-                    results = tuple([Value(name, type) for name, type in zip(step.results, types, strict=True)])
-                else:
-                    results = tuple(
-                        [Value(names.get(name, name), type) for name, type in zip(step.results, types, strict=True)]
-                    )
-                for name, value in zip(step.results, results, strict=True):
-                    values[name] = value
-                made = Node(op, operands, results, (), (), node.origin)
-            nodes.append(made)
-            if sources is not None:
-                sources[made.name] = prefix + node.name
 
-    def _branch(
-        self,
-        step: Step,
-        body: Body,
-        values: dict[str, Value],
-        nodes: list[Node],
-        decisions: Mapping[str, int],
-        prefix: str,
-        names: dict[str, str] | None,
-        sources: dict[str, str] | None,
-        reached: dict[str, int] | None,
-    ) -> None:
-        outer = names or {}
-        results = [outer.get(name, name) for name in step.results]
-        inner = body.local_names(results)
-        local = {
-            argument: values[operand] for argument, operand in zip(body.arguments, step.operands, strict=True)
-        }
-        inside = f"{prefix}{step.node.name}[{step.node.alternatives[decisions[step.choice]].label}]/"
-        self._emit(body.steps, local, nodes, decisions, inside, inner, sources, reached)
-        for name, yielded in zip(step.results, body.outputs, strict=True):
-            values[name] = local[yielded]
+def _emit(
+    steps: Sequence[Step],
+    values: dict[str, Value],
+    nodes: list[Node],
+    decisions: Mapping[str, int],
+    sources: dict[str, str] | None,
+    reached: dict[str, int],
+) -> None:
+    for step in steps:
+        if step.branches:
+            index = reached[step.choice] = decisions[step.choice]
+            body = step.branches[index]
+            inside = {name: values[operand] for name, operand in zip(body.arguments, step.operands, strict=True)}
+            _emit(body.steps, inside, nodes, decisions, sources, reached)
+            for name, yielded in zip(step.results, body.outputs, strict=True):
+                values[name] = inside[yielded]
+            continue
+        operands = tuple([values[name] for name in step.operands])
+        indices: tuple[int, ...] = ()
+        key: object = operands
+        if step.identifiers:
+            indices = tuple([decisions[identifier] for identifier in step.identifiers])
+            key = operands, indices
+            for identifier, index in zip(step.identifiers, indices, strict=True):
+                reached[identifier] = index
+        made = step.made.get(key)
+        if made is None:
+            made = step.made[key] = step.make(operands, indices)
+        nodes.append(made)
+        for name, value in zip(step.results, made.results, strict=True):
+            values[name] = value
+        if sources is not None:
+            sources[made.results[0].name] = step.path

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
-from gensynth.ir import Alternative, Array, Graph, Network, Node, PassError, UsageError, VerifyError, choose_node
-from gensynth.ir import nearest
+from gensynth.ir import (
+    Alternative,
+    Array,
+    Graph,
+    Network,
+    Node,
+    PassError,
+    UsageError,
+    VerifyError,
+    choose_node,
+    nearest,
+)
 from gensynth.ir.graph import scope_of
 from gensynth.ir.ops import Choose
 
 from ..base import Pass, PassResult, all_passes, option
 from ..pipeline import parse_pipeline
-from ..rewriting import rebuild, weights_below
+from ..rewriting import free_name, rebuild, weights_below
 from ..rules import Match, RewriteRule, Rule
 from .closing import with_attributes_closed
 
@@ -36,8 +46,8 @@ class Offer(Pass, name="offer"):
     """
 
     rewrite: str = option(help="the rule, with its options: separate-conv, low-rank-conv{ratio=0.5}")
-    where: tuple[str, ...] = option(("*",), help="names, globs or scopes of the spots")
-    logit: float = option(0.0, help="the logit of the new alternative (the original starts at 0)")
+    where: tuple[str, ...] = option(default=("*",), help="names, globs or scopes of the spots")
+    logit: float = option(default=0.0, help="the logit of the new alternative (the original starts at 0)")
 
     def rule(self) -> Rule:
         """Returns the rule that `rewrite` names.
@@ -60,20 +70,32 @@ class Offer(Pass, name="offer"):
         """Offers the rule at every spot that `where` (here and in the rule) lets through."""
         rule = self.rule()
         if self.where != ("*",):
-            import dataclasses
-
             if rule.where != ("*",):
                 raise UsageError("offer: `where` is given twice", hint="give it to offer or to the rule, not to both")
-            rule = dataclasses.replace(rule, where=self.where)
+            rule = replace(rule, where=self.where)
         return rule.offer(network, logit=self.logit)
+
+
+def _names(nodes: Iterable[Node]) -> set[str]:
+    """Returns the names of all values that nodes make, those inside their alternatives included."""
+    names: set[str] = set()
+    for node in nodes:
+        names.update(value.name for value in node.results)
+        for alternative in node.alternatives:
+            names |= _names(alternative.body.nodes)
+    return names
 
 
 @dataclass
 class _Offering:
+    """A rule on its way through a generator. `shared` are the choices that decide more than one node."""
+
     rule: RewriteRule
     logit: float
     weights: dict[str, Array] | None
     logits: dict[str, tuple[float, ...]]
+    shared: frozenset[str]
+    names: set[str]
     spots: list[str] = field(default_factory=list)
 
     def body(self, graph: Graph, prefix: str) -> Graph:
@@ -95,9 +117,15 @@ class _Offering:
                 wrapped.append(node)
         return rebuild(graph, wrapped, graph.outputs)
 
-    def alternative(self, match: Match, prefix: str) -> tuple[Alternative, dict[str, Array]]:
-        """Returns the rewritten as an alternative, and its weights by local name."""
-        replacement = self.rule.replacement(match, self.weights, prefix)
+    def alternative(
+        self, match: Match, prefix: str, beside: Sequence[Node]
+    ) -> tuple[Alternative, dict[str, Array]]:
+        """Returns the rewritten as an alternative, and its weights by local name.
+
+        New names are free in the whole generator, but for those of the nodes `beside`, which it excludes.
+        """
+        replacement = self.rule.replacement(match, self.weights, prefix, taken=self.names - _names(beside))
+        self.names |= _names(replacement.nodes)
         outputs = []
         made = {value.name: value for node in replacement.nodes for value in node.results}
         for old in match.outputs:
@@ -114,7 +142,7 @@ class _Offering:
     def wrap(self, match: Match, prefix: str) -> Node:
         """Returns a choose between the matched nodes and the rewritten."""
         identifier = self.identifier(match)
-        rewritten, weights = self.alternative(match, prefix)
+        rewritten, weights = self.alternative(match, prefix, match.nodes)
         original = Alternative(ORIGINAL, Graph(ORIGINAL, match.inputs, match.nodes, match.outputs))
         names = tuple(value.name for value in match.outputs)
         if self.weights is not None:
@@ -133,8 +161,7 @@ class _Offering:
         scopes = {scope_of(node.name) for node in match.nodes}
         shared = scopes.pop() if len(match.nodes) > 1 and len(scopes) == 1 else ""
         base = shared or match.name
-        candidates = [base, f"{base}.{self.rule.label}", *(f"{base}.{self.rule.label}_{n}" for n in range(2, 1000))]
-        return next(candidate for candidate in candidates if candidate not in self.logits)
+        return free_name(f"{base}.{self.rule.label}", self.logits) if base in self.logits else base
 
     def choose(self, node: Node, prefix: str) -> Node:
         """Adds the rewritten to a choose whose original is one whole spot; else offers inside the original."""
@@ -143,7 +170,7 @@ class _Offering:
             return node
         assert isinstance(node.op, Choose)
         inside = f"{prefix}{node.name}[{ORIGINAL}]/"
-        whole = self.whole(original.body)
+        whole = None if node.op.choice in self.shared else self.whole(original.body)
         if whole is None:
             body = self.body(original.body, inside)
             if body is original.body:
@@ -154,7 +181,7 @@ class _Offering:
         else:
             if any(item.label == self.rule.label for item in node.alternatives):
                 return node
-            rewritten, weights = self.alternative(whole, inside)
+            rewritten, weights = self.alternative(whole, inside, (node,))
             if self.weights is not None:
                 self.add_weights(f"{prefix}{node.name}", weights)
             alternatives = [*node.alternatives, rewritten]
@@ -166,9 +193,9 @@ class _Offering:
     def whole(self, body: Graph) -> Match | None:
         """Returns the spot that is the whole body, if there is one."""
         for match, reason in self.rule.spots(body):
-            if reason is None and len(match.nodes) == len(body.nodes):
-                if match.inputs == body.inputs and match.outputs == body.outputs:
-                    return match
+            same_ends = match.inputs == body.inputs and match.outputs == body.outputs
+            if reason is None and same_ends and len(match.nodes) == len(body.nodes):
+                return match
         return None
 
     def add_weights(self, choose: str, weights: dict[str, Array]) -> None:
@@ -183,18 +210,21 @@ def offer_rule(rule: RewriteRule, network: Network, logit: float = 0.0) -> PassR
         PassError: the rule changes a type.
     """
     spots: list[str] = []
-    result = with_attributes_closed(network, lambda closed: _offer_closed(rule, closed, logit, spots))
+    shared = frozenset(info.id for info in network.graph.choices.values() if len(info.nodes) > 1)
+    result = with_attributes_closed(network, lambda closed: _offer_closed(rule, closed, logit, shared, spots))
     if not spots:
         return PassResult(network, False, ("no spot",))
     count = len(spots)
     return PassResult(result, True, (f"{count} choice{'s' if count != 1 else ''}: {', '.join(spots)}",))
 
 
-def _offer_closed(rule: RewriteRule, network: Network, logit: float, spots: list[str]) -> Network:
+def _offer_closed(
+    rule: RewriteRule, network: Network, logit: float, shared: frozenset[str], spots: list[str]
+) -> Network:
     graph = network.graph
     logits = {identifier: info.logits for identifier, info in graph.choices.items()}
     weights = None if network.weights is None else dict(network.weights)
-    offering = _Offering(rule, logit, weights, logits)
+    offering = _Offering(rule, logit, weights, logits, shared, _names(graph.nodes))
     try:
         body = offering.body(graph, "")
     except VerifyError as error:

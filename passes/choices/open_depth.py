@@ -16,8 +16,8 @@ class OpenDepth(Pass, name="open-depth"):
     The same as `offer{rewrite=bypass-block}`: one choice a block, so the depth of a stage is how many it keeps.
     """
 
-    where: tuple[str, ...] = option(("*",), help="names, globs or scopes of the blocks")
-    logit: float = option(0.0, help="the logit of leaving a block out (keeping it starts at 0)")
+    where: tuple[str, ...] = option(default=("*",), help="names, globs or scopes of the blocks")
+    logit: float = option(default=0.0, help="the logit of leaving a block out (keeping it starts at 0)")
 
     def run(self, network: Network) -> PassResult:
         """Offers `bypass-block` where `where` lets it."""

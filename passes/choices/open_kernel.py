@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from gensynth.ir import AttributeValue, Choice, Graph, Network, Node, UsageError, pair
+from gensynth.ir import AttributeValue, Choice, Network, Node, TensorType, UsageError, pair
 from gensynth.ir.ops import Conv2d
+from gensynth.ir.ops.windows import resolve_padding
 
 from ..base import Pass, PassResult, option
+from ..rewriting import free_name
 from ..rules import matches_where
-from .opening import free_identifier, open_attributes
+from .opening import open_attributes
 
 __all__ = ["OpenKernel"]
 
@@ -24,8 +26,8 @@ class OpenKernel(Pass, name="open-kernel"):
     keeps the function; smaller kernels are cut out of the centre.
     """
 
-    sizes: tuple[int, ...] = option((1, 3, 5), help="odd sizes; a convolution's own size is always among them")
-    where: tuple[str, ...] = option(("*",), help="names, globs or scopes of the convolutions")
+    sizes: tuple[int, ...] = option(default=(1, 3, 5), help="odd sizes; a convolution's own size is always among them")
+    where: tuple[str, ...] = option(default=("*",), help="names, globs or scopes of the convolutions")
 
     def __post_init__(self) -> None:
         if not self.sizes or any(size < 1 or size % 2 == 0 for size in self.sizes):
@@ -38,7 +40,7 @@ class OpenKernel(Pass, name="open-kernel"):
         logits: dict[str, tuple[float, ...]] = {}
         largest: dict[str, int] = {}
         for prefix, node in graph.walk():
-            choices = self.choices(graph, prefix, node)
+            choices = self.choices(node, free_name(f"{node.name}.kernel", {*graph.choices, *logits}))
             if choices:
                 assignments[prefix + node.name] = dict(choices)
                 sizes = choices["kernel"].values
@@ -56,7 +58,7 @@ class OpenKernel(Pass, name="open-kernel"):
             Network(open_attributes(graph, assignments, logits), weights), True, (f"{len(assignments)} kernels opened",)
         )
 
-    def choices(self, graph: Graph, prefix: str, node: Node) -> dict[str, Choice]:
+    def choices(self, node: Node, identifier: str) -> dict[str, Choice]:
         """Returns the open attributes of a node: its kernel, and its padding where that is explicit."""
         op = node.op
         if not isinstance(op, Conv2d) or not matches_where(node.name, self.where):
@@ -68,9 +70,11 @@ class OpenKernel(Pass, name="open-kernel"):
             return {}
         dilation = pair(op.dilation)
         sizes = tuple(sorted({height, *self.sizes}))
-        identifier = free_identifier(graph, f"{node.name}.kernel")
         if op.padding == "same":
-            return {"kernel": Choice(identifier, sizes)}
+            sizes = tuple(size for size in sizes if size <= height or _keeps_centre(op, node.operand_types[0], size))
+            return {"kernel": Choice(identifier, sizes)} if len(sizes) > 1 else {}
+        if sizes == (height,):
+            return {}
         keeping = op.padding == (height // 2) * dilation[0] and dilation[0] == dilation[1]
         if not keeping:
             return {}
@@ -78,3 +82,15 @@ class OpenKernel(Pass, name="open-kernel"):
             size // 2 * dilation[0] if size > 1 else "valid" for size in sizes
         )
         return {"kernel": Choice(identifier, sizes), "padding": Choice(identifier, padding)}
+
+
+def _keeps_centre(op: Conv2d, operand: TensorType, size: int) -> bool:
+    """Whether windows of another size, with padding=same, have the centres that they have now.
+
+    They do not where a stride leaves rows or columns unread, for there is no padding to be had from them.
+    """
+    _, _, height, width = operand.sizes()
+    before = resolve_padding("same", (height, width), op.kernel, op.stride, op.dilation)
+    after = resolve_padding("same", (height, width), size, op.stride, op.dilation)
+    steps = [(size - own) // 2 * step for own, step in zip(pair(op.kernel), pair(op.dilation), strict=True)]
+    return after[0] - before[0] == steps[0] and after[2] - before[2] == steps[1]

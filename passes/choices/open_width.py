@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from gensynth.ir import AttributeValue, Choice, Graph, Network, UsageError
-from gensynth.passes.analyses import ChannelGroup, channel_groups
+from gensynth.passes.analyses import ChannelGroup, channel_groups, slice_weights
 
 from ..base import Pass, PassResult, option
+from ..rewriting import free_name
 from ..rules import matches_where
-from .opening import free_identifier, open_attributes
+from .opening import open_attributes
 
 __all__ = ["OpenWidth", "open_groups"]
 
@@ -22,9 +23,9 @@ class OpenWidth(Pass, name="open-width"):
     channels of the weights, so run `sort-channels` before to have the important ones first.
     """
 
-    ratios: tuple[float, ...] = option((0.25, 0.5, 0.75, 1.0), help="widths as shares of what stands there")
-    multiple: int = option(1, help="round the number of positions of a group to a multiple of this")
-    where: tuple[str, ...] = option(("*",), help="names, globs or scopes of the groups' convolutions")
+    ratios: tuple[float, ...] = option(default=(0.25, 0.5, 0.75, 1.0), help="widths as shares of what stands there")
+    multiple: int = option(default=1, help="round the number of positions of a group to a multiple of this")
+    where: tuple[str, ...] = option(default=("*",), help="names, globs or scopes of the groups' convolutions")
 
     def __post_init__(self) -> None:
         if not self.ratios or any(not 0.0 < ratio <= 8.0 for ratio in self.ratios):
@@ -40,7 +41,7 @@ class OpenWidth(Pass, name="open-width"):
                 hint="use ratios up to 1.0",
             )
         graph = network.graph
-        opened = dict(_open_attributes_of(graph))
+        opened = {(prefix + node.name, name) for prefix, node in graph.walk() for name, _ in node.choices}
         widths: dict[str, tuple[int, ...]] = {}
         for group in channel_groups(graph).groups:
             if group.fixed is not None or not matches_where(group.id.rpartition("/")[2], self.where):
@@ -54,16 +55,12 @@ class OpenWidth(Pass, name="open-width"):
                 widths[group.id] = tuple(sorted(values))
         if not widths:
             return PassResult(network, False, ("no width to open",))
+        weights = network.weights
+        if weights is not None:
+            keep = {name: list(range(values[-1])) for name, values in widths.items()}
+            weights = slice_weights(graph, weights, keep)
         result = open_groups(graph, widths)
-        return PassResult(network.with_graph(result), True, (f"{len(widths)} widths: {', '.join(widths)}",))
-
-
-def _open_attributes_of(graph: Graph) -> list[tuple[tuple[str, str], Choice]]:
-    return [
-        ((prefix + node.name, attribute), choice)
-        for prefix, node in graph.walk()
-        for attribute, choice in node.choices
-    ]
+        return PassResult(Network(result, weights), True, (f"{len(widths)} widths: {', '.join(widths)}",))
 
 
 def open_groups(
@@ -74,9 +71,7 @@ def open_groups(
     assignments: dict[str, dict[str, Choice | AttributeValue]] = {}
     starts: dict[str, tuple[float, ...]] = {}
     for group_id, values in widths.items():
-        identifier = free_identifier(graph, f"{group_id.rpartition('/')[2]}.width")
-        while identifier in starts:
-            identifier += "_2"
+        identifier = free_name(f"{group_id.rpartition('/')[2]}.width", {*graph.choices, *starts})
         starts[identifier] = (logits or {}).get(group_id, (0.0,) * len(values))
         for path, attribute, scale in groups[group_id].sources:
             choice = Choice(identifier, tuple(value * scale for value in values))

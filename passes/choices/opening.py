@@ -18,16 +18,7 @@ from gensynth.ir import (
 )
 from gensynth.ir.ops import Choose
 
-__all__ = ["free_identifier", "open_attributes"]
-
-
-def free_identifier(graph: Graph, wanted: str) -> str:
-    """Returns `wanted`, or the first of `wanted_2`, `wanted_3`, ... that no choice of the graph uses."""
-    identifier, count = wanted, 1
-    while identifier in graph.choices:
-        count += 1
-        identifier = f"{wanted}_{count}"
-    return identifier
+__all__ = ["open_attributes"]
 
 
 def open_attributes(

@@ -4,14 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from gensynth.ir import Alternative, Array, AttributeValue, Choice, Graph, Network, Node, PassError, Value, nearest
-from gensynth.ir import choose_node, parameters_of
+from gensynth.ir import (
+    Alternative,
+    Array,
+    AttributeValue,
+    Choice,
+    Graph,
+    Network,
+    Node,
+    PassError,
+    Value,
+    choose_node,
+    nearest,
+    parameters_of,
+)
 from gensynth.ir.graph import ChoiceInfo
 from gensynth.ir.ops import Choose
 from gensynth.passes.analyses import channel_groups, slice_weights
 
-from ..rewriting import rebuild, with_operands
-from .inheritance import centre_of_kernel
+from ..rewriting import free_name, rebuild, with_operands, without_unused_logits
+from .inheritance import centre_of_kernel, widths_of
 from .opening import open_attributes
 
 __all__ = ["find_alternative", "restrict", "tag_paths", "untag_paths"]
@@ -59,8 +71,7 @@ def restrict(network: Network, choice: str, keep: Sequence[int]) -> Network:
         weights = _narrow(graph, result, weights)
     origins: dict[str, str] = {}
     body = _restrict_body(tag_paths(result, "", origins), choice, tuple(keep))
-    remaining = {identifier: values for identifier, values in logits.items() if identifier in body.choices}
-    body = body.replace(logits=remaining)
+    body = without_unused_logits(body.replace(logits=logits))
     if weights is not None:
         paths = {prefix + node.name: node.origin for prefix, node in body.walk()}
         moved = {}
@@ -78,7 +89,8 @@ def tag_paths(body: Graph, prefix: str, origins: dict[str, str]) -> Graph:
         path = prefix + node.name
         origins[path] = node.origin
         alternatives = tuple(
-            Alternative(item.label, tag_paths(item.body, f"{path}[{item.label}]/", origins)) for item in node.alternatives
+            Alternative(item.label, tag_paths(item.body, f"{path}[{item.label}]/", origins))
+            for item in node.alternatives
         )
         nodes.append(Node(node.op, node.operands, node.results, node.choices, alternatives, path))
     return body.replace(nodes=tuple(nodes))
@@ -103,7 +115,7 @@ def _narrow(old: Graph, new: Graph, weights: dict[str, Array]) -> dict[str, Arra
         for path, attribute, scale in group.sources:
             node = nodes[path]
             found = dict(node.choices).get(attribute)
-            value = max(found.values) if found is not None else getattr(node.op, attribute)  # type: ignore[type-var]
+            value: int = getattr(node.op, attribute) if found is None else max(widths_of(found))
             target = value // scale
         if target != group.width:
             keep[group.id] = list(range(target))
@@ -115,6 +127,7 @@ def _restrict_body(body: Graph, choice: str, keep: tuple[int, ...]) -> Graph:
     """Restricts the choose nodes of a body."""
     nodes: list[Node] = []
     replaced: dict[str, Value] = {}
+    taken = {value.name for value in body.inputs} | set(body.producers)
     for node in body.nodes:
         if not node.alternatives:
             nodes.append(node)
@@ -124,15 +137,15 @@ def _restrict_body(body: Graph, choice: str, keep: tuple[int, ...]) -> Graph:
         kept = [node.alternatives[index] for index in keep] if chosen else node.alternatives
         done = tuple(Alternative(item.label, _restrict_body(item.body, choice, keep)) for item in kept)
         if chosen and len(keep) == 1:
-            _settle(node, done[0].body, nodes, replaced)
+            _settle(node, done[0].body, nodes, replaced, taken)
         else:
             names = tuple(value.name for value in node.results)
             nodes.append(choose_node(node.op.choice, node.operands, names, done, origin=node.origin))
     return rebuild(body, nodes, body.outputs, replaced)
 
 
-def _settle(node: Node, body: Graph, nodes: list[Node], replaced: dict[str, Value]) -> None:
-    """Puts the nodes of the one alternative left in place of their choose, under the names they will keep."""
+def _settle(node: Node, body: Graph, nodes: list[Node], replaced: dict[str, Value], taken: set[str]) -> None:
+    """Puts the nodes of the one alternative left in place of their choose, named as `Inliner` would name them."""
     values: dict[str, Value] = {
         argument.name: operand for argument, operand in zip(body.inputs, node.operands, strict=True)
     }
@@ -140,11 +153,12 @@ def _settle(node: Node, body: Graph, nodes: list[Node], replaced: dict[str, Valu
     for old, result in zip(body.outputs, node.results, strict=True):
         if old.name not in values and old.name not in names:
             names[old.name] = result.name
-    used = {value.name for other in nodes for value in other.results}
     for inner in body.nodes:
         for value in inner.results:
-            if value.name not in names and value.name in used:
-                names[value.name] = f"{node.name}.{value.name.rpartition('.')[2]}"
+            if value.name not in names:
+                local = value.name.rpartition(".")[2]
+                names[value.name] = free_name(f"{node.name}.{local}" if value.name in taken else value.name, taken)
+                taken.add(names[value.name])
         results = tuple(Value(names.get(value.name, value.name), value.type) for value in inner.results)
         renamed = Node(inner.op, inner.operands, results, inner.choices, inner.alternatives, inner.origin)
         nodes.append(with_operands(renamed, tuple(values[value.name] for value in inner.operands)))

@@ -13,8 +13,8 @@ class Update(Pass, name="update"):
     """Moves the logits of a choice, by differences or to given values, in the order of its alternatives."""
 
     choice: str = option(help="the choice's id")
-    by: tuple[float, ...] = option((), help="what to add to each logit")
-    to: tuple[float, ...] = option((), help="what to set each logit to")
+    by: tuple[float, ...] = option(default=(), help="what to add to each logit")
+    to: tuple[float, ...] = option(default=(), help="what to set each logit to")
 
     def __post_init__(self) -> None:
         if bool(self.by) == bool(self.to):

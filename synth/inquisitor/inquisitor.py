@@ -76,6 +76,12 @@ class Judgement:
     feasible: Vector
     improvement: Vector
 
+    @property
+    def worth(self) -> Vector:
+        """The expected U when a network that misses a requirement is worth as little as the worst of the pool."""
+        low = float(self.performance.min()) if len(self.performance) else 0.0
+        return low + self.feasible * (self.performance - low)
+
 
 @dataclass(frozen=True)
 class Proposal:
@@ -217,7 +223,7 @@ class Inquisitor:
         """Returns candidates from the best expected U down, those likely to meet the requirements first."""
         judged = self.judge(pool)
         likely = judged.feasible >= self.settings.confidence
-        value = np.where(likely, judged.performance, judged.performance - 1e6 + 1e3 * judged.feasible)
+        value = np.where(likely, judged.performance, judged.worth - 1e6)
         return [pool[index] for index in np.argsort(-value, kind="stable")]
 
     # How the generator moves.
@@ -225,13 +231,13 @@ class Inquisitor:
     def propose(self, graph: Graph, pool: Sequence[Candidate], *, cycle: int) -> Proposal:
         """Returns the update of a generator from what is now believed of the pool.
 
-        Each candidate weighs exp(U / temperature) times its chance of meeting the requirements, the temperature set
-        so that exp(entropy of the weights) is the family's size. Choices move towards their weighted frequencies,
+        Each candidate weighs exp(worth / temperature), the temperature set so that exp(entropy of the weights) is the
+        family's size. Choices move towards their weighted frequencies,
         no further than the trust region; then settled ones are committed and dead alternatives dropped.
         """
         settings = self.settings
         judged = self.judge(pool)
-        weights = _weigh(judged.performance, judged.feasible, settings.family)
+        weights = _weigh(judged.worth, settings.family)
         passes: list[str] = []
         reasons: list[Reason] = []
         for identifier, info in graph.choices.items():
@@ -308,18 +314,16 @@ class Inquisitor:
         return ReasonFigures(found)
 
 
-def _weigh(performance: Vector, feasible: Vector, family: int) -> Vector:
-    """Returns weights of sum 1, feasible * exp(U / temperature), whose perplexity is `family` (or all there are)."""
-    if not len(performance):
-        return performance
-    chance = np.log(np.maximum(feasible, 1e-6))
-    target = math.log(min(family, max(1.0, 0.8 * len(performance))))
+def _weigh(worth: Vector, family: int) -> Vector:
+    """Returns weights of sum 1, proportional to exp(worth / temperature), whose perplexity is `family` or near it."""
+    if not len(worth):
+        return worth
+    target = math.log(min(family, max(1.0, 0.8 * len(worth))))
     low, high = 1e-3, 1e3
-    weights = np.full(len(performance), 1.0 / len(performance))
+    weights = np.full(len(worth), 1.0 / len(worth))
     for _ in range(60):
         temperature = math.sqrt(low * high)
-        scores = (performance - performance.max()) / temperature + chance
-        weights = np.exp(scores - scores.max())
+        weights = np.exp((worth - worth.max()) / temperature)
         weights /= weights.sum()
         entropy = -float(np.sum(weights * np.log(np.maximum(weights, 1e-300))))
         if entropy < target:
