@@ -1,11 +1,11 @@
 """GenSynth: generative synthesis of neural networks as a compiler. The public names; each loads its part on first use.
 
-    import gensynth as gs
+import gensynth as gs
 
-    net = gs.prototype("resnet", depth=8, image=(1, 8, 8))
-    net = gs.run_pipeline(net, "fold-batch-norm,canonicalize")
-    gs.save(net, "net.gsir")
-    print(gs.cost(net).macs)
+net = gs.prototype("resnet", depth=8, image=(1, 8, 8))
+net = gs.run_pipeline(net, "fold-batch-norm,canonicalize")
+gs.save(net, "net.gsir")
+print(gs.cost(net).macs)
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
 from gensynth.ir import Array, DataError
 
 __all__ = ["Examples", "Labels"]

@@ -1,6 +1,6 @@
 """Checks what the demo reached, from its run directory: figures, ratios, and 1,000 unseen seeds.
 
-    make demo && python bench/demo.py runs/demo --json out.json
+make demo && python bench/demo.py runs/demo --json out.json
 """
 
 from __future__ import annotations
@@ -34,7 +34,10 @@ def main() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"prototype: {prototype['accuracy']:.2f}% test, {prototype['params']:,} params, {prototype['macs']:,} MACs")
+    table = Table(
+        title=f"prototype: {prototype['accuracy']:.2f}% test,"
+        f" {prototype['params']:,} params, {prototype['macs']:,} MACs"
+    )
     for column in ("seed", "test %", "points below", "params", "MACs", "density x", "MACs /", "NetScore", "hash"):
         table.add_column(column, justify="right")
     for row in networks:

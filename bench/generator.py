@@ -92,10 +92,13 @@ def random_search(
         jobs.append((job, item.hash, {"what": "random"}))
     results = synthesis.evaluate(jobs, "random search")
     trained = [
-        item.trained(float(result["accuracy"])) for item, result in zip(items.values(), results, strict=True)  # type: ignore[arg-type]
+        item.trained(float(result["accuracy"]))
+        for item, result in zip(items.values(), results, strict=True)  # type: ignore[arg-type]
     ]
     meets = synthesis.inquisitor.meets_requirements
-    trained.sort(key=lambda item: (not meets(item), -synthesis.inquisitor.value(item) if meets(item) else -(item.accuracy or 0)))
+    trained.sort(
+        key=lambda item: (not meets(item), -synthesis.inquisitor.value(item) if meets(item) else -(item.accuracy or 0))
+    )
     accepted: list[tuple[Candidate, float]] = []
     rejected: list[tuple[Candidate, float]] = []
     at = 0
@@ -155,7 +158,15 @@ def main() -> None:
     from rich.table import Table
 
     table = Table(title=f"{len(rows)} repetitions: mean (standard deviation over repetitions)")
-    for column in ("networks", "NetScore", "accuracy %", "params", "MACs", "meets requirements", "best feasible NetScore"):
+    for column in (
+        "networks",
+        "NetScore",
+        "accuracy %",
+        "params",
+        "MACs",
+        "meets requirements",
+        "best feasible NetScore",
+    ):
         table.add_column(column, justify="left" if column == "networks" else "right")
 
     def spread(values: list[float]) -> str:

@@ -34,7 +34,8 @@ def measure(
     """Returns the median time of every candidate, in seconds, and its ratio to the first one's.
 
     The candidates take turns, so that a slow spell of the machine meets all of them alike. Each is run once before
-    the clock starts; the garbage collector rests while it runs, as in `timeit`. `prepare` is called before each run of its candidate, outside the clock (to empty caches, say).
+    the clock starts; the garbage collector rests while it runs, as in `timeit`. `prepare` is called before each run of
+    its candidate, outside the clock (to empty caches, say).
     """
     prepare = prepare or {}
     times: dict[str, list[float]] = {name: [] for name in candidates}

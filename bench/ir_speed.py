@@ -17,9 +17,10 @@ import io
 import sys
 from collections.abc import Callable
 
+from harness import Measurement, measure, print_table, write_json
+
 from gensynth.ir import AttributeValue, Graph, TensorType, infer, op, parse, parser, to_text, verifier, verify
 from gensynth.synth.prototypes import prototype
-from harness import Measurement, measure, print_table, write_json
 
 
 def forget_inferences() -> None:

@@ -1,6 +1,6 @@
 """Kills a synthesis at random moments, resumes it, and compares generator and store with an uninterrupted run.
 
-    python bench/resume.py --kills 20 --json out.json
+python bench/resume.py --kills 20 --json out.json
 """
 
 from __future__ import annotations
@@ -134,7 +134,9 @@ def main() -> None:
     identical = sum(not row["different"] for row in rows)
     print(f"{identical} of {len(rows)} resumed runs equal the uninterrupted one")
     if arguments.json:
-        arguments.json.write_text(json.dumps({"length": length, "kills": rows, "identical": identical}, indent=2) + "\n")
+        arguments.json.write_text(
+            json.dumps({"length": length, "kills": rows, "identical": identical}, indent=2) + "\n"
+        )
     sys.exit(0 if identical == len(rows) else 1)
 
 

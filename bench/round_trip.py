@@ -13,8 +13,9 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from gensynth.ir import GenSynthError, parse, to_text, verify
 from harness import print_table, write_json
+
+from gensynth.ir import GenSynthError, parse, to_text, verify
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 

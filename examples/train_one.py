@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import gensynth as gs
 import torch
+
+import gensynth as gs
 
 EPOCHS = 4
 

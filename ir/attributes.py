@@ -135,7 +135,7 @@ class WordKind(Kind[str]):
     def normalize(self, value: object) -> str:
         if value not in self.words:
             raise self.refuse(value)
-        return cast(str, value)
+        return value
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ class PaddingKind(Kind[Padding]):
 
     def normalize(self, value: object) -> Padding:
         if value in self.words:
-            return cast(str, value)
+            return value
         if _is_int(value) and cast(int, value) >= 0:
             return "valid" if value == 0 and "valid" in self.words else cast(int, value)
         if isinstance(value, (tuple, list)) and all(_is_int(item) and item >= 0 for item in value):

@@ -19,13 +19,13 @@ __all__ = ["Builder"]
 class Builder:
     """Builds a graph node by node; types are inferred, and errors raised, at each call.
 
-        b = Builder("tiny")
-        x = b.input("image", (1, 8, 8))
-        with b.scope("stage1"):
-            x = b.emit(Conv2d(channels=16, kernel=3, padding="same"), x, name="conv1")
-        x = b.emit(GlobalAvgPool(), x, name="pool")
-        b.output(b.emit(Dense(features=10), x, name="logits"))
-        graph = b.build()
+    b = Builder("tiny")
+    x = b.input("image", (1, 8, 8))
+    with b.scope("stage1"):
+        x = b.emit(Conv2d(channels=16, kernel=3, padding="same"), x, name="conv1")
+    x = b.emit(GlobalAvgPool(), x, name="pool")
+    b.output(b.emit(Dense(features=10), x, name="logits"))
+    graph = b.build()
     """
 
     def __init__(self, name: str, *, origin: str | None = None, values: Sequence[Value] = ()) -> None:

@@ -154,7 +154,7 @@ class TypesDownstream(Change):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChoiceOpened(Change):
-    """A choice that the old graph lacks: where it stands, its alternatives, and the nodes that went into one of them."""
+    """A choice that the old graph lacks: where it stands, its alternatives, and the nodes that went into one."""
 
     sites: tuple[str, ...]
     labels: tuple[str, ...]

@@ -173,7 +173,7 @@ class _Comparison:
         self.added: dict[str, dict[int, str]] = {}
 
     def say(self, make: Callable[..., Change], prefix: str, name: str, **fields: object) -> None:
-        """Notes a change of a node: its scope (and alternative) heads the group, the rest of its name is the subject."""
+        """Notes a change of a node: its scope (and alternative) heads the group, the rest of its name is subject."""
         self.changes.append(make(scope=prefix + scope_of(name), subject=f"%{name.rpartition('.')[2]}", **fields))
 
     def graphs(self, a: Graph, b: Graph, prefix: str) -> None:

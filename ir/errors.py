@@ -88,9 +88,7 @@ class Source:
 class ParseError(GenSynthError):
     """Text that cannot be read: gives file, line, column, the line itself with a caret, and a remedy."""
 
-    def __init__(
-        self, message: str, *, source: Source, offset: int, length: int = 1, hint: str | None = None
-    ) -> None:
+    def __init__(self, message: str, *, source: Source, offset: int, length: int = 1, hint: str | None = None) -> None:
         self.source = source
         self.offset = offset
         self.line, self.column = source.position(offset)

@@ -99,7 +99,7 @@ class Node(_Immutable):
     it takes no part in equality.
     """
 
-    __slots__ = ("alternatives", "choices", "op", "operands", "origin", "results")
+    __slots__ = ("_facts", "alternatives", "choices", "op", "operands", "origin", "results")
 
     op: Op
     operands: tuple[Value, ...]
@@ -107,6 +107,7 @@ class Node(_Immutable):
     choices: tuple[tuple[str, Choice], ...]
     alternatives: tuple[Alternative, ...]
     origin: str
+    _facts: dict[str, object]
 
     def __init__(
         self,
@@ -123,6 +124,12 @@ class Node(_Immutable):
         _set(self, "choices", choices)
         _set(self, "alternatives", alternatives)
         _set(self, "origin", origin)
+        _set(self, "_facts", {})
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What analyses have found out about this node alone, by their names. Nodes never change, so it stays true."""
+        return self._facts
 
     def __reduce__(self) -> tuple[object, ...]:
         return Node, (self.op, self.operands, self.results, self.choices, self.alternatives, self.origin)

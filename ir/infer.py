@@ -64,7 +64,9 @@ def _infer_open(
                 op.with_attributes(changes) if changes else op, tuple(operand.at(decisions) for operand in operands)
             )
         except InferenceError as error:
-            setting = ", ".join(f"'{identifier}' takes its alternative {index}" for identifier, index in decisions.items())
+            setting = ", ".join(
+                f"'{identifier}' takes its alternative {index}" for identifier, index in decisions.items()
+            )
             raise InferenceError(
                 f"{error.message}, when {setting or 'every choice takes its first alternative'}",
                 hint=error.hint,

@@ -132,7 +132,8 @@ def fresh_parameter(name: str, parameter: Parameter, seed: int) -> Array:
     key = np.frombuffer(name.encode(), np.uint8)
     random = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, *key.tolist()])))
     fan_in = max(1, parameter.size // parameter.shape[0])
-    return (random.standard_normal(parameter.shape) * np.sqrt(2.0 / fan_in)).astype(np.float32)
+    values: Array = (random.standard_normal(parameter.shape) * np.sqrt(2.0 / fan_in)).astype(np.float32)
+    return values
 
 
 def check_weights(graph: Graph, weights: Weights, source: str = "weights") -> None:
@@ -173,13 +174,15 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, target)
+            Path(temporary).chmod(0o644)
+            Path(temporary).replace(target)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise UsageError(f"cannot write {target}: {error.strerror}", hint="choose a folder that can be written") from None
+        raise UsageError(
+            f"cannot write {target}: {error.strerror}", hint="choose a folder that can be written"
+        ) from None
 
 
 def save_weights(weights: Weights, path: str | os.PathLike[str]) -> None:
@@ -228,7 +231,8 @@ def load_network(path: str | os.PathLike[str], weights: str | os.PathLike[str] |
         raise UsageError(f"cannot read {path}: {error.strerror}", hint="give the path of a .gsir file") from None
     except UnicodeDecodeError as error:
         raise UsageError(
-            f"{path} is no text: byte {error.start} is not UTF-8", hint="a .gsir file is plain text; weights go beside it"
+            f"{path} is no text: byte {error.start} is not UTF-8",
+            hint="a .gsir file is plain text; weights go beside it",
         ) from None
     graph = parse(text, str(path))
     beside = Path(path).with_suffix(".safetensors")

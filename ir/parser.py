@@ -182,9 +182,7 @@ class _Parser:
         if found is None:
             match = TYPE.match(token)
             if match is None:
-                self.unexpected(
-                    "a type such as f32[N, 3, 32, 32]", hint=f"element types: {', '.join(DTYPE_BYTES)}"
-                )
+                self.unexpected("a type such as f32[N, 3, 32, 32]", hint=f"element types: {', '.join(DTYPE_BYTES)}")
             shape: list[Dim] = []
             for part in match[2].split(","):
                 dim = part.strip()
@@ -194,7 +192,8 @@ class _Parser:
                     shape.append(int(dim))
                 else:
                     self.fail(
-                        f"'{dim}' is no dimension of an input type", hint="write N for the batch, then positive integers"
+                        f"'{dim}' is no dimension of an input type",
+                        hint="write N for the batch, then positive integers",
                     )
             found = _input_types[token] = TensorType(match[1], tuple(shape))
         self.index += 1
@@ -240,7 +239,8 @@ class _Parser:
                 return nodes, outputs
             else:
                 self.unexpected(
-                    f"a node such as '%y = relu(%x)', or '{end}'", hint=f"the body ends with '{end} %y' before its brace"
+                    f"a node such as '%y = relu(%x)', or '{end}'",
+                    hint=f"the body ends with '{end} %y' before its brace",
                 )
 
     def use(self, scope: dict[str, Value]) -> Value:
@@ -250,7 +250,8 @@ class _Parser:
             if token[:1] != "%":
                 self.unexpected("a value such as '%x'")
             self.fail(
-                f"%{token[1:]} is not defined before its use here", hint=nearest(token[1:], scope, what="values in reach")
+                f"%{token[1:]} is not defined before its use here",
+                hint=nearest(token[1:], scope, what="values in reach"),
             )
         self.index += 1
         return value
@@ -304,9 +305,7 @@ class _Parser:
             scope[value.name] = value
         return node
 
-    def plain(
-        self, op_name: str, op_at: int, operands: tuple[Value, ...], names: tuple[str, ...], origin: str
-    ) -> Node:
+    def plain(self, op_name: str, op_at: int, operands: tuple[Value, ...], names: tuple[str, ...], origin: str) -> Node:
         tokens = self.tokens
         start = end = self.index
         if tokens[start] == "{" and "}" in tokens[start : start + 64]:
@@ -363,9 +362,7 @@ class _Parser:
             return f"{self.source.name}:{self.starts[self.started - 1][1]}"
         return self.source.name
 
-    def make_op(
-        self, op_name: str, op_at: int, attributes: dict[str, AttributeValue], places: dict[str, int]
-    ) -> Op:
+    def make_op(self, op_name: str, op_at: int, attributes: dict[str, AttributeValue], places: dict[str, int]) -> Op:
         try:
             cls = op_class(op_name)
         except UsageError as error:

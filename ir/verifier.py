@@ -62,23 +62,23 @@ def _verify_body(graph: Graph, alternatives: dict[str, int], where: str) -> None
     for value in graph.inputs:
         _define(value, defined, where)
     for node in graph.nodes:
-        types = []
         for operand in node.operands:
-            type = defined.get(operand.name)
-            if type is not operand.type:
-                raise _bad_operand(node, operand, type, defined, where)
-            types.append(type)
-        if node.choices or node.alternatives:
+            if defined.get(operand.name) is not operand.type:
+                raise _bad_operand(node, operand, defined.get(operand.name), defined, where)
+        if "verified" in node.facts:
+            pass
+        elif node.choices or node.alternatives:
             _verify_open(node, alternatives, where)
         elif isinstance(node.op, Choose):
             raise VerifyError(f"{where}: choose '{node.name}' has no alternatives")
         else:
-            operands = tuple(types)
+            operands = node.operand_types
             if any([type.is_open for type in operands]):
                 results = infer_open(node.op, (), operands)
             else:
                 results = infer_types(node.op, operands)
             _check_results(node, results, where)
+            node.facts["verified"] = True
         for value in node.results:
             _define(value, defined, where)
     if not graph.outputs:

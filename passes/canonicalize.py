@@ -30,7 +30,7 @@ __all__ = ["Canonicalize", "canonicalize"]
 _NOT_NEGATIVE = (Relu, Relu6, Sigmoid, HardSigmoid, Softmax)
 _WINDOWS = (AvgPool, MaxPool)
 _MOVES = (ChannelShuffle, Concat, Flatten, Identity, Pad, Reshape, Resize, Split)
-_SUSPECTS = (*_WINDOWS, *_MOVES, Dropout, Relu, Relu6)
+_SUSPECTS = frozenset({*_WINDOWS, *_MOVES, Dropout, Relu, Relu6})
 
 
 def _forwards(node: Node, producers: dict[str, Node]) -> bool:
@@ -71,7 +71,7 @@ def canonicalize(graph: Graph) -> Graph:
     for node in graph.nodes:
         if forwarded and any([value.name in forwarded for value in node.operands]):
             node = with_operands(node, tuple([forwarded.get(value.name, value) for value in node.operands]))
-        if isinstance(node.op, _SUSPECTS) and not node.choices and _forwards(node, producers):
+        if type(node.op) in _SUSPECTS and not node.choices and _forwards(node, producers):
             forwarded[node.results[0].name] = node.operands[0]
             continue
         for value in node.results:

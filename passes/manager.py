@@ -209,4 +209,3 @@ def run_pipeline(network: Network, passes: Sequence[Pass] | str, *, instruments:
         PassError: a pass refuses or fails.
     """
     return PassManager(passes, instruments=instruments).run(network)
-

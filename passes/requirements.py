@@ -107,8 +107,11 @@ def parse_requirement(text: str, name: str = "<requirement>") -> Requirement:
     unit = match["unit"] or ""
     if unit not in units:
         words = ", ".join(repr(known) if known else "no unit" for known in units)
-        raise fail(f"{metric} has no unit '{unit}'" if unit else f"{metric} needs a unit", "unit" if unit else "rest",
-                   f"its units: {words}")
+        raise fail(
+            f"{metric} has no unit '{unit}'" if unit else f"{metric} needs a unit",
+            "unit" if unit else "rest",
+            f"its units: {words}",
+        )
     if match["device"]:
         raise fail(f"{metric} does not depend on a device", "device", "leave out the '@' and what follows")
     if match["rest"]:

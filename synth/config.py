@@ -207,8 +207,12 @@ def parse_config(text: str, name: str = "<config>") -> Config:
     reader = _Reader(text, name)
     for key in reader.data:
         if key not in _TABLES and key not in _TOP:
-            reader.fail(f"unknown key '{key}'", "" if not isinstance(reader.data[key], dict) else key, key,
-                        nearest(key, [*_TABLES, *_TOP], what="keys and tables"))
+            reader.fail(
+                f"unknown key '{key}'",
+                "" if not isinstance(reader.data[key], dict) else key,
+                key,
+                nearest(key, [*_TABLES, *_TOP], what="keys and tables"),
+            )
     options = reader.table("task")
     if not isinstance(options.get("name"), str):
         reader.fail("the task has no name", "task", "name", 'write [task] and name = "digits"')
@@ -259,14 +263,18 @@ class _RunSettings:
 def _read_emit(reader: _Reader) -> EmitSettings:
     emit = reader.settings("emit", EmitSettings)
     if emit.seeds < 1 or emit.pool < emit.seeds:
-        reader.fail("[emit] wants at least one seed, and a pool no smaller", "emit", "seeds", "write seeds = 8, pool = 256")
+        reader.fail(
+            "[emit] wants at least one seed, and a pool no smaller", "emit", "seeds", "write seeds = 8, pool = 256"
+        )
     return emit
 
 
 def _read_prototype(reader: _Reader, name: str) -> tuple[str | None, dict[str, object], Path | None]:
     table = reader.table("prototype")
     if ("name" in table) == ("path" in table):
-        reader.fail("the prototype wants either a name or a path", "prototype", "", 'write [prototype] and name = "resnet"')
+        reader.fail(
+            "the prototype wants either a name or a path", "prototype", "", 'write [prototype] and name = "resnet"'
+        )
     chosen = table.pop("name", None) or table.pop("path", None)
     if not isinstance(chosen, str):
         reader.fail("the prototype's name is no word", "prototype", "name", 'write name = "resnet"')
@@ -280,9 +288,7 @@ def _read_prototype(reader: _Reader, name: str) -> tuple[str | None, dict[str, o
     arguments = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
     known = {item.name: item for item in prototypes()}
     if chosen not in known:
-        reader.fail(
-            f"unknown prototype '{chosen}'", "prototype", "name", nearest(chosen, known, what="prototypes")
-        )
+        reader.fail(f"unknown prototype '{chosen}'", "prototype", "name", nearest(chosen, known, what="prototypes"))
     for key, value in arguments.items():
         try:
             spec = known[chosen].argument(key)
@@ -298,7 +304,9 @@ def _read_prototype(reader: _Reader, name: str) -> tuple[str | None, dict[str, o
 def _read_requirements(reader: _Reader) -> tuple[str, ...]:
     stated = reader.data.get("requirements", [])
     if not isinstance(stated, list) or not all(isinstance(item, str) for item in stated):
-        reader.fail("'requirements' is no list of lines", key="requirements", hint='write requirements = ["macs <= 5M"]')
+        reader.fail(
+            "'requirements' is no list of lines", key="requirements", hint='write requirements = ["macs <= 5M"]'
+        )
     try:
         parse_requirements(list(stated), reader.source.name)
     except ParseError as error:
@@ -321,7 +329,9 @@ def _read_passes(reader: _Reader) -> str:
         if key != "passes":
             reader.fail(f"[generator] has no key '{key}'", "generator", key, "its only key is passes")
     passes = table.get("passes")
-    if not isinstance(passes, (str, list)) or (isinstance(passes, list) and not all(isinstance(p, str) for p in passes)):
+    if not isinstance(passes, (str, list)) or (
+        isinstance(passes, list) and not all(isinstance(p, str) for p in passes)
+    ):
         reader.fail(
             "the generator has no passes that open choices",
             "generator",

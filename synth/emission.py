@@ -25,7 +25,7 @@ _TRIES = 3
 
 @dataclass(frozen=True)
 class Emitted:
-    """A FermiNet: its seed, the network, the file of its trained weights, validation accuracy [percent], feasibility."""
+    """A FermiNet: seed, network, file of the trained weights, validation accuracy [percent], feasibility."""
 
     seed: int
     network: Network

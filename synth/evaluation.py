@@ -1,7 +1,7 @@
-"""Evaluations, from cheap to dear: probes, short trainings, full trainings, the test. Each is a pure function of its job.
+"""Evaluations, from cheap to dear: probes, short trainings, full trainings, the test.
 
-Jobs are plain data, so that any executor can carry them to another process; a job's key is a hash of everything that
-its result depends on.
+Each is a pure function of its job. Jobs are plain data, so that any executor can carry them to another process; a
+job's key is a hash of everything that its result depends on.
 """
 
 from __future__ import annotations
@@ -125,7 +125,11 @@ def probe_network(network: Network, on: Task, *, stimuli: int = 64, seed: int = 
     return {
         "scores": scores,
         "vertices": {
-            value.name: {"dead": round(value.dead, 4), "rank": round(value.rank, 3), "gradient": float(f"{value.gradient:.4g}")}
+            value.name: {
+                "dead": round(value.dead, 4),
+                "rank": round(value.rank, 3),
+                "gradient": float(f"{value.gradient:.4g}"),
+            }
             for value in responses.values
         },
         "edges": {

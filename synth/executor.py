@@ -29,8 +29,7 @@ class Executor(Protocol):
 
 
 def _start_worker(parent: int) -> None:
-    """Prepares a worker: one thread of torch, so that results do not depend on the machine's load, and an end of its
-    own when the parent is gone, however it went."""
+    """Prepares a worker, which keeps to one thread of torch, for equal results, and ends when its parent is gone."""
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -145,7 +145,7 @@ class Explorer:
                     self.settled[item.choice] = item.to
 
     def offer(self, generator: Generator) -> tuple[Generator, str, Reason] | None:
-        """Offers one of the settings' rules at the costliest node of the likeliest network that takes one, if any does."""
+        """Offers one of the settings' rules at the costliest node of the likeliest network that takes one."""
         rules = self.inquisitor.settings.offers
         if not rules:
             return None

@@ -32,8 +32,8 @@ class Diversity:
 class Generator:
     """A generator of networks. Its program is `network`; its parameters theta_G are the logits in it.
 
-        generator = Generator.load("generator.gsir")
-        network = generator.generate(seed=7)
+    generator = Generator.load("generator.gsir")
+    network = generator.generate(seed=7)
     """
 
     def __init__(self, network: Network) -> None:

@@ -265,9 +265,7 @@ class Synthesis:
 
     def _best(self) -> float | None:
         values = [
-            self.inquisitor.value(item)
-            for item in self.inquisitor.trained
-            if self.inquisitor.meets_requirements(item)
+            self.inquisitor.value(item) for item in self.inquisitor.trained if self.inquisitor.meets_requirements(item)
         ]
         return max(values) if values else None
 

@@ -148,9 +148,7 @@ class _Growth:
         except InferenceError:
             return None
         bases = [name or op.name] if count == 1 else [f"part{index}" for index in range(count)]
-        results = tuple(
-            Value(self.fresh(base), result.type) for base, result in zip(bases, types.results, strict=True)
-        )
+        results = tuple(Value(self.fresh(base), result.type) for base, result in zip(bases, types.results, strict=True))
         self.nodes.append(Node(types.op, given, results, types.choices, (), "random"))
         self.values.extend(results)
         return results[0]

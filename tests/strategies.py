@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from gensynth.ir import Graph
 from hypothesis import strategies as st
 from random_graphs import grow_generator, grow_network, random_generator, random_network
+
+from gensynth.ir import Graph
 
 __all__ = ["generators", "networks", "random_generator", "random_network"]
 

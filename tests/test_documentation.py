@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from documents import Block, blocks, typed
+
 from gensynth.cli import COMMANDS
 
 ROOT = Path(__file__).parent.parent

@@ -75,10 +75,10 @@ def _help() -> str:
         "",
         *(f"  {command.name:<{width}}  {command.summary}" for command in COMMANDS.values()),
         "",
-        "`gensynth COMMAND --help` tells more, with an example. `-` stands for stdin or stdout wherever a .gsir file does.",
+        "`gensynth COMMAND --help` tells more, with an example. `-` is stdin or stdout where a .gsir file may stand.",
         "",
         "example:",
-        '  gensynth prototype resnet depth=8 image=1x8x8 -o - | gensynth opt - --passes "fold-batch-norm" | gensynth cost -',
+        '  gensynth prototype resnet depth=8 image=1x8x8 | gensynth opt - --passes "fold-batch-norm" | gensynth cost -',
     ]
     return "\n".join(lines)
 

@@ -186,7 +186,7 @@ def _from_program(path: Path, name: str) -> Network:
     logging.getLogger("torch.export").setLevel(logging.CRITICAL)
     try:
         program = torch.export.load(path)
-    except Exception as error:  # noqa: BLE001  a damaged archive may fail in any part of torch's reader
+    except Exception as error:
         told = str(error).strip().partition("\n")[0]
         raise UsageError(
             f"{path} is no program that this PyTorch can load: {type(error).__name__}: {told[:200]}",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["human", "print_table", "progress"]
 
 _FEW = 20
-"""Plain progress shows every step up to so many, of more about ten in all, and one at least every `_SILENCE` seconds."""
+"""Plain progress shows every step up to so many, of more about ten in all, and one every `_SILENCE` seconds."""
 _SILENCE = 10.0
 
 

@@ -102,7 +102,7 @@ def _train(arguments: argparse.Namespace) -> int:
 
 
 def _recipe(arguments: argparse.Namespace, chosen: Task) -> Recipe:
-    """Returns the recipe of the file, with what --epochs and --set change; the task's augmentation unless one is given."""
+    """Returns the recipe of the file with what --epochs and --set change; the task's augmentation by default."""
     from gensynth.backends.torch import Recipe
     from gensynth.synth.config import load_training
 
@@ -208,12 +208,12 @@ COMMANDS = (
         "train a network on a task",
         (
             "gensynth train resnet8.gsir --task digits --out trained --epochs 20",
-            'gensynth train resnet8.gsir --task image-folder --data photos --option size=32x32 --set optimizer="adamw" --out out',
+            'gensynth train n.gsir --task image-folder --data pics --option size=32x32 --set optimizer="adamw" --out d',
         ),
         _train_arguments,
         _train,
-        "Writes DIR/NAME.gsir with weights beside it and DIR/training.json. The result is the best epoch by validation\n"
-        "accuracy; the test part of the data is not read.",
+        "Writes DIR/NAME.gsir with weights beside it and DIR/training.json. The result is the last epoch, or,\n"
+        "where the recipe stops early, the best by validation accuracy; the test part of the data is not read.",
     ),
     Command(
         "evaluate",

@@ -26,7 +26,7 @@ def escape(text: str) -> str:
 
 def _number(value: float) -> str:
     text = f"{value:.1f}"
-    return text[:-2] if text.endswith(".0") else text
+    return text.removesuffix(".0")
 
 
 def _text(x: float, y: float, content: str, kind: str = "") -> str:

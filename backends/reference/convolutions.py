@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from gensynth.ir import TensorType, pair
 from gensynth.ir.ops import BatchNorm, Conv2d, ConvTranspose2d, Dense
 

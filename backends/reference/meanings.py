@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+
 from gensynth.ir import Node, Op, UsageError
 
 __all__ = ["Meaning", "Operands", "Results", "Tensor", "Weights64", "has_meaning", "meaning", "meaning_of"]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
+
 from gensynth.ir import Array, Graph, Network, UsageError, Value, WeightsError, check_weights, nearest
 
 from .meanings import Tensor, meaning_of

@@ -6,8 +6,9 @@ import math
 
 import torch
 import torch.nn.functional as F
-from gensynth.ir import UsageError
 from torch import Generator, Tensor
+
+from gensynth.ir import UsageError
 
 from .recipe import Augmentation
 

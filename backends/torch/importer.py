@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import warnings
 
-from gensynth.ir import Network, UsageError
 from torch.export import ExportedProgram
+
+from gensynth.ir import Network, UsageError
 
 from .importer_ops import translators
 from .translation import Translation

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import cache
 
 import numpy as np
+
 from gensynth.ir import Op, Value
 from gensynth.ir.ops import (
     Add,

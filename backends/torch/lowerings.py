@@ -14,6 +14,8 @@ from typing import Any, Self, TypeVar
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
+
 from gensynth.ir import Op, TensorType, UsageError, pair
 from gensynth.ir.ops import (
     Add,
@@ -41,7 +43,6 @@ from gensynth.ir.ops import (
     Softmax,
     Split,
 )
-from torch import Tensor, nn
 
 from . import pools
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from gensynth.ir import Array, Graph, Network, Node, UsageError, Weights, check_weights, initialize
 from torch import Tensor, nn
+
+from gensynth.ir import Array, Graph, Network, Node, UsageError, Weights, check_weights, initialize
 
 from .lowerings import Run, Scope, lower
 

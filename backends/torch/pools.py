@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
+
 from gensynth.ir import TensorType, pair
 from gensynth.ir.ops import AvgPool, MaxPool
-from torch import Tensor, nn
 
 __all__ = ["AvgPool", "MaxPool", "lower_avg_pool", "lower_max_pool"]
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
+
 from gensynth.ir import DataError, Network, Node
 from gensynth.ir.ops import ConvTranspose2d, HardSwish, LeakyRelu, Relu, Relu6, Silu
-from torch import Tensor
 
 from ..examples import Examples
 from .module import NetworkModule, Observer, to_torch

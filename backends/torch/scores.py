@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 
 import torch
-from gensynth.ir.ops import BatchNorm
 from torch import Tensor
+
+from gensynth.ir.ops import BatchNorm
 
 from .module import NetworkModule
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from gensynth.ir import DataError, GenSynthError, Network, UsageError, WeightsError
 from torch import Tensor
+
+from gensynth.ir import DataError, GenSynthError, Network, UsageError, WeightsError
 
 from ..examples import Examples
 from .augmentation import augment, mixup_of
@@ -86,8 +87,10 @@ def train(
 ) -> Training:
     """Returns a network trained by a recipe, from its weights where it has some, else from fresh ones of `seed`.
 
-    With validation examples the result is the best epoch by their accuracy (of equals, the last); without, the last.
-    Where the recipe keeps a moving average, that average is what is validated and returned.
+    The result is the last epoch; where the recipe stops early, the best by validation accuracy (of equals, the last).
+    To pick the best among all epochs of a full run would fit the validation part. Where the recipe keeps a moving
+    average, that average is what is validated and returned. Every epoch is validated if somebody listens or the recipe
+    stops early, else the last alone.
 
     Raises:
         DataError: the examples do not fit the network.
@@ -109,12 +112,13 @@ def train(
         for epoch in range(1, recipe.epochs + 1):
             loss = run.epoch(epoch)
             accuracy = None
-            if held_out is not None:
+            wanted = on_epoch is not None or recipe.early_stop > 0 or epoch == recipe.epochs
+            if held_out is not None and wanted:
                 accuracy = _evaluate(run.judged.eval(), held_out, 512, run.autocast()).accuracy
                 known = -1.0 if best is None else best[0]
                 if accuracy > known:
                     best_epoch = epoch
-                if accuracy >= known:
+                if accuracy >= known or not recipe.early_stop:
                     best = accuracy, run.judged_state.values.clone()
             history.append(EpochReport(epoch, loss, run.learning_rate, accuracy))
             if on_epoch is not None:

@@ -9,6 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, OutputKind
+from torch.fx import Node as FxNode
+
 from gensynth.ir import (
     BATCH,
     Array,
@@ -26,9 +30,6 @@ from gensynth.ir import (
     nearest,
     verify,
 )
-from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind, OutputKind
-from torch.fx import Node as FxNode
 
 __all__ = ["Arguments", "Constant", "Deferred", "Imported", "Translation", "Translator", "WeightSources"]
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import gensynth as gs
 import numpy as np
 import torch
+
+import gensynth as gs
 from gensynth.backends.reference import run_reference
 from gensynth.ir import Network
 from gensynth.synth.performance import Outcome, performance_function

@@ -22,7 +22,7 @@ class _IdentifierKind(Kind[str]):
 
 
 class Choose(Op, name="choose"):
-    """y = alternative_k(x), k decided at materialization. Written `choose<id>(%x) { name[logit](%a) { ... yield %b } }`.
+    """y = alternative_k(x), k decided later. Written `choose<id>(%x) { label[logit](%a) { ... yield %b } }`.
 
     The alternatives are held by the node; all of them take the node's operands and yield its result types.
     """

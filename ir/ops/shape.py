@@ -6,8 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, cast
 
-from ..attributes import BoolKind, FloatKind, IntKind, IntsKind, Kind, Padding, PaddingKind, Pair, PairKind, WordKind
-from ..attributes import attribute, pair
+from ..attributes import (
+    BoolKind,
+    FloatKind,
+    IntKind,
+    IntsKind,
+    Kind,
+    Padding,
+    PaddingKind,
+    Pair,
+    PairKind,
+    WordKind,
+    attribute,
+    pair,
+)
 from ..op import Op
 from ..types import Dim, TensorType
 from .windows import resolve_padding
@@ -34,9 +46,7 @@ class Concat(Op, name="concat"):
         for operand in operands:
             same = operand.rank == first.rank and operand.dtype == first.dtype
             if not same or any(
-                a != b
-                for axis, (a, b) in enumerate(zip(operand.shape, first.shape, strict=True))
-                if axis != self.axis
+                a != b for axis, (a, b) in enumerate(zip(operand.shape, first.shape, strict=True)) if axis != self.axis
             ):
                 raise self.fail(f"{operand} and {first} differ on another axis than {self.axis}")
             total += cast(int, operand.shape[self.axis])

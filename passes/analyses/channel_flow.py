@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
 from gensynth.ir import Graph, Node, Op, OpenDim, TensorType, Value
 from gensynth.ir.ops import (
     Add,

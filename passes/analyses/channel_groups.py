@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
+
 from gensynth.ir import Graph, PassError, nearest
 
 from .channel_flow import ChannelFlow, Indices, Labels
@@ -131,7 +132,7 @@ class ChannelGroups:
     def _blocks(self) -> list[tuple[tuple[int, ...], ...]]:
         own = np.flatnonzero(self._block == np.arange(len(self._block)))
         counts = np.bincount(self._group[own], minlength=len(self._widths))
-        result = []
+        result: list[tuple[tuple[int, ...], ...]] = []
         for index, (count, width) in enumerate(zip(counts.tolist(), self._widths.tolist(), strict=True)):
             if count == width:
                 result.append(tuple((position,) for position in range(width)))

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
+
 from gensynth.ir import (
     Array,
     AttributeValue,

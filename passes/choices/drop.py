@@ -13,9 +13,9 @@ __all__ = ["Drop"]
 class Drop(Pass, name="drop"):
     """Removes one alternative of a choice; when one alone is left, it becomes permanent.
 
-        %a = conv2d(%x) {channels=choice<a.width>[4: -3.00, 8: 1.20, 16: -0.40], kernel=3}
-        --> with choice=a.width, alternative=4:
-        %a = conv2d(%x) {channels=choice<a.width>[8: 1.20, 16: -0.40], kernel=3}
+    %a = conv2d(%x) {channels=choice<a.width>[4: -3.00, 8: 1.20, 16: -0.40], kernel=3}
+    --> with choice=a.width, alternative=4:
+    %a = conv2d(%x) {channels=choice<a.width>[8: 1.20, 16: -0.40], kernel=3}
     """
 
     choice: str = option(help="the choice's id")

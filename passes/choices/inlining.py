@@ -150,17 +150,21 @@ def _emit(
             continue
         operands = tuple([values[name] for name in step.operands])
         indices: tuple[int, ...] = ()
-        key: object = operands
+        # Values live as long as the nodes kept here, so their identities are keys, and far cheaper ones than they are.
+        key: object = tuple(map(id, operands))
         if step.identifiers:
             indices = tuple([decisions[identifier] for identifier in step.identifiers])
-            key = operands, indices
+            key = key, indices
             for identifier, index in zip(step.identifiers, indices, strict=True):
                 reached[identifier] = index
         made = step.made.get(key)
         if made is None:
             made = step.made[key] = step.make(operands, indices)
         nodes.append(made)
-        for name, value in zip(step.results, made.results, strict=True):
-            values[name] = value
+        if len(step.results) == 1:
+            values[step.results[0]] = made.results[0]
+        else:
+            for name, value in zip(step.results, made.results, strict=True):
+                values[name] = value
         if sources is not None:
             sources[made.results[0].name] = step.path

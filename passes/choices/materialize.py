@@ -22,6 +22,10 @@ from .repair import Repairer, metric_value, violation
 __all__ = ["Decided", "Materialize", "Materializer", "metric_value"]
 
 
+_AT_ONCE = 64
+"""So many seeds are drawn together."""
+
+
 @dataclass(frozen=True)
 class Decided:
     """A network of a generator and how it came about.
@@ -55,16 +59,28 @@ class Materializer:
         for row, info in enumerate(graph.choices.values()):
             self._logits[row, : counts[row]] = info.logits
         self._repairer: Repairer | None = None
+        self._drawn: dict[int, list[int]] = {}
 
     def scores(self, seed: int) -> npt.NDArray[np.float64]:
         """Returns logits plus Gumbel noise, shape [choices, alternatives]; the largest of a row is drawn."""
-        return self._logits + gumbel(self._counters, seed).reshape(self._logits.shape)
+        return self._logits + gumbel(self._counters, (seed,)).reshape(self._logits.shape)
 
     def draw(self, seed: int) -> dict[str, int]:
-        """Returns the decisions of a seed before any repair: exact samples of softmax(logits)."""
+        """Returns the decisions of a seed before any repair: exact samples of softmax(logits).
+
+        The seeds that follow are drawn along with it: seeds are mostly asked for in order, and one at a time costs
+        many times more.
+        """
         if not self.identifiers:
             return {}
-        return dict(zip(self.identifiers, self.scores(seed).argmax(axis=1).tolist(), strict=True))
+        found = self._drawn.get(seed)
+        if found is None:
+            seeds = range(seed, seed + _AT_ONCE) if 0 <= seed < (1 << 64) - _AT_ONCE else (seed,)
+            noise = gumbel(self._counters, seeds).reshape(len(seeds), *self._logits.shape)
+            indices = (self._logits + noise).argmax(axis=2).tolist()
+            self._drawn = dict(zip(seeds, indices, strict=True))
+            found = self._drawn[seed]
+        return dict(zip(self.identifiers, found, strict=True))
 
     def most_likely(self) -> dict[str, int]:
         """Returns the decisions with the largest logits."""

@@ -117,9 +117,7 @@ class _Offering:
                 wrapped.append(node)
         return rebuild(graph, wrapped, graph.outputs)
 
-    def alternative(
-        self, match: Match, prefix: str, beside: Sequence[Node]
-    ) -> tuple[Alternative, dict[str, Array]]:
+    def alternative(self, match: Match, prefix: str, beside: Sequence[Node]) -> tuple[Alternative, dict[str, Array]]:
         """Returns the rewritten as an alternative, and its weights by local name.
 
         New names are free in the whole generator, but for those of the nodes `beside`, which it excludes.

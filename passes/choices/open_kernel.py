@@ -78,9 +78,7 @@ class OpenKernel(Pass, name="open-kernel"):
         keeping = op.padding == (height // 2) * dilation[0] and dilation[0] == dilation[1]
         if not keeping:
             return {}
-        padding: tuple[AttributeValue, ...] = tuple(
-            size // 2 * dilation[0] if size > 1 else "valid" for size in sizes
-        )
+        padding: tuple[AttributeValue, ...] = tuple(size // 2 * dilation[0] if size > 1 else "valid" for size in sizes)
         return {"kernel": Choice(identifier, sizes), "padding": Choice(identifier, padding)}
 
 

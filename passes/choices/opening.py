@@ -50,8 +50,7 @@ def _apply(
     types: tuple[TensorType, ...],
 ) -> Graph:
     inputs = tuple(
-        value if value.type is type else Value(value.name, type)
-        for value, type in zip(body.inputs, types, strict=True)
+        value if value.type is type else Value(value.name, type) for value, type in zip(body.inputs, types, strict=True)
     )
     values = {value.name: value for value in inputs}
     nodes = []

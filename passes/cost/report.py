@@ -115,7 +115,13 @@ def totals(graph: Graph, batch: int = 1) -> Totals:
                 f"@{graph.name} has open choices (first at %{node.name}), so it has no single cost",
                 hint="materialize it with a seed first",
             )
-        found = node_cost(node.op, node.operand_types, tuple([value.type for value in node.results]), batch)
+        known = node.facts.get("cost") if batch == 1 else None
+        if isinstance(known, NodeCost):
+            found = known
+        else:
+            found = node_cost(node.op, node.operand_types, tuple([value.type for value in node.results]), batch)
+            if batch == 1:
+                node.facts["cost"] = found
         macs += found.macs
         params += found.params
         weight_bytes += found.weight_bytes

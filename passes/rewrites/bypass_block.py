@@ -112,7 +112,7 @@ def _dominators(graph: Graph) -> dict[str, str]:
     One node dominates another when every path from the inputs to the other leads through it.
     """
     above = {value.name: "" for value in graph.inputs}
-    depth = {"": 0, **{name: 1 for name in above}}
+    depth = {"": 0, **dict.fromkeys(above, 1)}
 
     def meet(left: str, right: str) -> str:
         while left != right:

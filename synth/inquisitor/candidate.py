@@ -108,7 +108,9 @@ def linear_features(candidates: Sequence[Candidate]) -> tuple[npt.NDArray[np.flo
         present = sorted(value for value in values if value is not None)
         count = len(present)
         ranks = [
-            0.5 if value is None else (np.searchsorted(present, value) + np.searchsorted(present, value, "right")) / 2 / count
+            0.5
+            if value is None
+            else (np.searchsorted(present, value) + np.searchsorted(present, value, "right")) / 2 / count
             for value in values
         ]
         columns.append(np.array(ranks))

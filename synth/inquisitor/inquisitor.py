@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gensynth.ir import Graph, Network, UsageError
-from gensynth.passes import Requirement, metric_value
+from gensynth.passes import Requirement, metric_value, run_pipeline
 from gensynth.passes.cost import Totals
 from gensynth.synth.performance import PERFORMANCE, Outcome
 
@@ -240,6 +240,7 @@ class Inquisitor:
         weights = _weigh(judged.worth, settings.family)
         passes: list[str] = []
         reasons: list[Reason] = []
+        settling: list[tuple[str, Reason]] = []
         for identifier, info in graph.choices.items():
             old = np.array(info.probabilities)
             target, mass = self._frequencies(pool, weights, identifier, info.labels, old)
@@ -253,30 +254,32 @@ class Inquisitor:
             passes.append(f"update{{choice={identifier},by=[{','.join(f'{step:.4f}' for step in by)}]}}")
             figures = self._figures(pool, judged, weights, identifier, info.labels)
             reasons.append(Reason.of_update(identifier, info.labels, old, new, figures))
-            self._settle(identifier, info.labels, new, figures, cycle, passes, reasons)
+            settling += self._settle(identifier, info.labels, new, figures) if cycle >= 2 else []
+        # What is settled takes the choices inside dropped alternatives along, so it comes last, one at a time.
+        moved = Network(graph)
+        for text, reason in settling:
+            if reason.choice in moved.graph.choices:
+                moved = run_pipeline(moved, text)
+                passes.append(text)
+                reasons.append(reason)
         return Proposal(tuple(passes), tuple(reasons))
 
     def _settle(
-        self,
-        identifier: str,
-        labels: tuple[str, ...],
-        probabilities: Vector,
-        figures: ReasonFigures,
-        cycle: int,
-        passes: list[str],
-        reasons: list[Reason],
-    ) -> None:
-        if cycle < 2:
-            return
+        self, identifier: str, labels: tuple[str, ...], probabilities: Vector, figures: ReasonFigures
+    ) -> list[tuple[str, Reason]]:
+        """Returns the passes that commit a settled choice, or drop its dead alternatives, each with its reason."""
         top = int(probabilities.argmax())
         if probabilities[top] >= self.settings.commit:
-            passes.append(f"commit{{choice={identifier},to={labels[top]}}}")
-            reasons.append(Reason.of_commit(identifier, labels[top], float(probabilities[top]), figures))
-            return
+            reason = Reason.of_commit(identifier, labels[top], float(probabilities[top]), figures)
+            return [(f"commit{{choice={identifier},to={labels[top]}}}", reason)]
         dead = [index for index in range(len(labels)) if probabilities[index] < self.settings.drop]
-        for index in dead[: len(labels) - 2]:
-            passes.append(f"drop{{choice={identifier},alternative={labels[index]}}}")
-            reasons.append(Reason.of_drop(identifier, labels[index], float(probabilities[index]), figures))
+        return [
+            (
+                f"drop{{choice={identifier},alternative={labels[index]}}}",
+                Reason.of_drop(identifier, labels[index], float(probabilities[index]), figures),
+            )
+            for index in dead[: len(labels) - 2]
+        ]
 
     @staticmethod
     def _frequencies(

@@ -100,9 +100,7 @@ class Belief:
         across = self._kernel[:, self._known]
         mean = across @ cho_solve(factor, self._values)
         variance = prior - np.einsum("ij,ji->i", across, cho_solve(factor, across.T))
-        return Posterior(
-            self._centre + self._scale * mean, self._scale * np.sqrt(np.maximum(variance, 1e-9))
-        )
+        return Posterior(self._centre + self._scale * mean, self._scale * np.sqrt(np.maximum(variance, 1e-9)))
 
     def suppose(self, position: int) -> None:
         """Takes it that a candidate came out as expected: means stay, uncertainty near it shrinks."""

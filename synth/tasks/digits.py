@@ -55,7 +55,7 @@ class Digits(Task):
     @cached_property
     def _images(self) -> tuple[Array, Labels]:
         try:
-            from sklearn.datasets import load_digits  # type: ignore[import-untyped]
+            from sklearn.datasets import load_digits
         except ImportError:
             raise UsageError("task 'digits' needs scikit-learn", hint="pip install scikit-learn") from None
         found = load_digits()

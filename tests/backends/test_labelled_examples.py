@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+
 from gensynth.backends import Examples
 from gensynth.ir import DataError
 

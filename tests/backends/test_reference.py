@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from op_cases import one_node, residual
+
 from gensynth.backends.reference import meaning, reference_values, run_reference
 from gensynth.ir import Builder, Network, Op, UsageError, WeightsError, initialize, parse
 from gensynth.ir.ops import AvgPool, BatchNorm, ChannelShuffle, Conv2d, MaxPool, Resize
-from op_cases import one_node, residual
 
 
 def run(op, x, weights=None):

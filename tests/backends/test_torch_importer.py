@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from gensynth.backends.torch import from_torch, to_torch
-from gensynth.ir import Network, UsageError
-from gensynth.ir.ops import AvgPool, MaxPool, Resize
 from op_cases import CASES, one_node, residual
 from test_torch_module import random_inputs, random_network
 from torch import nn
+
+from gensynth.backends.torch import from_torch, to_torch
+from gensynth.ir import Network, UsageError
+from gensynth.ir.ops import AvgPool, MaxPool, Resize
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 

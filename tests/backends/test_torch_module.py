@@ -5,13 +5,14 @@ import copy
 import numpy as np
 import pytest
 import torch
+from op_cases import CASES, one_node, residual
+from torch.utils.flop_counter import FlopCounterMode
+
 from gensynth.backends.reference import has_meaning, reference_values, run_reference
 from gensynth.backends.torch import Observer, to_torch, weights_of
 from gensynth.backends.torch.lowerings import has_lowering
 from gensynth.ir import Builder, Network, UsageError, all_ops, initialize
 from gensynth.ir.ops import Choose, Conv2d, Dense, Dropout
-from op_cases import CASES, one_node, residual
-from torch.utils.flop_counter import FlopCounterMode
 
 
 def random_network(graph, seed=0):

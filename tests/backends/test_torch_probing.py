@@ -5,11 +5,12 @@ import pickle
 
 import numpy as np
 import pytest
+from op_cases import residual
+
 from gensynth.backends import Examples
 from gensynth.backends.torch import probe
 from gensynth.ir import Builder, DataError, Network, UsageError, initialize
 from gensynth.ir.ops import Add, Conv2d, ConvTranspose2d, Dense, Flatten, GlobalAvgPool, Relu
-from op_cases import residual
 
 RANDOM = np.random.default_rng(0)
 STIMULI = Examples(RANDOM.standard_normal((32, 1, 8, 8)).astype(np.float32), RANDOM.integers(0, 10, 32))

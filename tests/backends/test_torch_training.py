@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from op_cases import residual
+
 from gensynth.backends import Examples
 from gensynth.backends.reference import run_reference
 from gensynth.backends.torch import Augmentation, Recipe, TrainingError, evaluate, train
 from gensynth.backends.torch.augmentation import augment
 from gensynth.ir import DataError, Network, UsageError, WeightsError, initialize
-from op_cases import residual
 
 GRAPH = residual(channels=6, classes=4)
 

@@ -3,10 +3,11 @@
 import json
 import re
 
-from gensynth.ir import diff, parse
 from hypothesis import HealthCheck, given, settings
 from random_graphs import random_generator, random_network
 from strategies import generators
+
+from gensynth.ir import diff, parse
 
 TEXT = """gensynth 1
 network @g(%image: f32[N, 1, 8, 8]) -> f32[N, 10] {

@@ -3,10 +3,11 @@
 import time
 
 import pytest
-from gensynth.ir import GenSynthError, ParseError, parse, to_text
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from random_graphs import random_generator, random_network
+
+from gensynth.ir import GenSynthError, ParseError, parse, to_text
 
 TEXTS = [to_text((random_generator if seed % 2 else random_network)(seed, 8)) for seed in range(40)]
 ODD = [

@@ -6,9 +6,10 @@ import sys
 from collections import Counter
 
 import pytest
+from random_graphs import random_generator, random_network
+
 from gensynth.ir import GenSynthError, Graph, OpenDim, TensorType, all_ops, nearest, parse, scope_of, to_text
 from gensynth.ir.ops import Conv2d
-from random_graphs import random_generator, random_network
 
 GENERATOR = parse(
     "gensynth 1 network @g(%x: f32[N, 4, 8, 8]) -> f32[N, 4, 8, 8] {"

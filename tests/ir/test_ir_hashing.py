@@ -3,12 +3,13 @@
 import random
 
 import pytest
-from gensynth.ir import Graph, Node, Value, VerifyError, architecture_hash, content_hash, parse, to_networkx, to_text
-from gensynth.ir.ops import Conv2d
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from random_graphs import random_network
 from strategies import networks
+
+from gensynth.ir import Graph, Node, Value, VerifyError, architecture_hash, content_hash, parse, to_networkx, to_text
+from gensynth.ir.ops import Conv2d
 
 TWO = """gensynth 1
 network @two(%x: f32[N, 4, 8, 8], %z: f32[N, 4, 8, 8]) -> f32[N, 8, 8, 8] {

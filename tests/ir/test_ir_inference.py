@@ -1,6 +1,7 @@
 """Result types of every op, by tables worked by hand, and of nodes with open choices."""
 
 import pytest
+
 from gensynth.ir import Choice, InferenceError, OpenDim, TensorType, Value, all_ops, infer_types, make_node, op_class
 from gensynth.ir.ops import Add, AvgPool, Concat, Conv2d, Dense, Flatten, Relu, Split
 

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
+
 from gensynth.ir import (
     GenSynthError,
     Network,
@@ -16,7 +18,6 @@ from gensynth.ir import (
     save_network,
     save_weights,
 )
-from safetensors.numpy import save_file
 
 TEXT = """gensynth 1
 network @net(%image: f32[N, 3, 8, 8]) -> f32[N, 10] {

@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import pytest
-from gensynth.ir import Graph, ParseError, content_hash, format_node, parse, to_text, verify
 from hypothesis import HealthCheck, given, settings
 from random_graphs import random_generator, random_network
 from strategies import generators, networks
+
+from gensynth.ir import Graph, ParseError, content_hash, format_node, parse, to_text, verify
 
 GOLDENS = Path(__file__).parent / "goldens"
 

@@ -1,6 +1,7 @@
 """Each invariant of the IR, broken once."""
 
 import pytest
+
 from gensynth.ir import Alternative, Builder, Choice, Graph, Node, TensorType, Value, VerifyError, make_node, verify
 from gensynth.ir.ops import Choose, Conv2d, Relu, Split
 

@@ -6,6 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+
 from gensynth.backends.reference import reference_values
 from gensynth.ir import Builder, Graph, Network, Op, parse
 from gensynth.ir.ops import Add, AvgPool, Conv2d, ConvTranspose2d, GlobalAvgPool, MaxPool, Pad, Resize

@@ -51,8 +51,10 @@ def test_a_node_that_gives_back_its_operand_goes(call: str) -> None:
     ],
 )
 def test_a_node_that_does_something_stays(call: str) -> None:
-    graph = graph_of(f"%a = relu(%x)\n%b = {call}\n%c = global_avg_pool(%b)\nreturn %c",
-                     output="f32[N, 8]" if "concat" in call else "f32[N, 4]")
+    graph = graph_of(
+        f"%a = relu(%x)\n%b = {call}\n%c = global_avg_pool(%b)\nreturn %c",
+        output="f32[N, 8]" if "concat" in call else "f32[N, 4]",
+    )
     assert canonicalize(graph) is graph
 
 
@@ -77,9 +79,7 @@ def test_the_weights_of_dead_nodes_go_with_them() -> None:
 
 
 def test_the_logits_of_a_dead_choice_go_with_it() -> None:
-    graph = graph_of(
-        "%a = relu(%x)\n%d = conv2d(%a) {channels=choice<d.width>[2: 0.50, 4: 0.00], kernel=1}\nreturn %a"
-    )
+    graph = graph_of("%a = relu(%x)\n%d = conv2d(%a) {channels=choice<d.width>[2: 0.50, 4: 0.00], kernel=1}\nreturn %a")
     assert dict(canonicalize(graph).logits) == {}
 
 

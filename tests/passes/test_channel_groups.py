@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 from channel_networks import NETWORKS, inverted_residual, residual, shuffle_v1, shuffle_v2
+
 from gensynth.ir import Builder, Graph, Op, PassError, TensorType, parse
 from gensynth.ir.ops import Add, Conv2d, Dense, Flatten, GlobalAvgPool, Relu, Reshape, Softmax, Split
 from gensynth.passes.analyses import ChannelGroup, ChannelGroups, channel_groups, keeps_channels

@@ -101,9 +101,7 @@ def test_a_small_spot_is_offered_inside_the_original_of_a_larger_one() -> None:
     generator = run_pipeline(net(text), "offer{rewrite=fold-batch-norm},offer{rewrite=separate-conv}")
     assert set(generator.graph.choices) == {"b", "a", "c"}
     assert generator.graph.choices["a"].nodes == ("b[original]/a",)
-    everything = [
-        emitted(generator, {"a": a, "b": b, "c": c}) for a in (0, 1) for b in (0, 1) for c in (0, 1)
-    ]
+    everything = [emitted(generator, {"a": a, "b": b, "c": c}) for a in (0, 1) for b in (0, 1) for c in (0, 1)]
     assert len({network.hash for network in everything}) == 6
 
 

@@ -121,9 +121,7 @@ def test_a_kernel_does_not_grow_where_its_windows_would_move(size: int, grows: b
     generator = run_pipeline(network, "open-kernel{where=c}")
     assert generator.graph.is_generator == grows
     if grows:
-        np.testing.assert_allclose(
-            answer(emit(generator, last(generator))), answer(network), rtol=1e-5, atol=1e-6
-        )
+        np.testing.assert_allclose(answer(emit(generator, last(generator))), answer(network), rtol=1e-5, atol=1e-6)
 
 
 def test_nodes_of_one_name_in_two_alternatives_get_kernel_choices_of_their_own() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from gensynth.ir import Builder, Graph, Network, Op, PassError, TensorType, all_ops, infer_types, parameters_of, parse
 from gensynth.ir.ops import (
     Add,
@@ -160,8 +161,9 @@ def test_the_cost_of_a_split_counts_every_result() -> None:
 
 def test_macs_agree_with_torch() -> None:
     import torch
-    from gensynth.backends.torch import to_torch
     from torch.utils.flop_counter import FlopCounterMode
+
+    from gensynth.backends.torch import to_torch
 
     b = Builder("mixed")
     x = b.input("image", (3, 16, 16))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from channel_networks import NETWORKS, flat, inverted_residual, residual, shuffle_v1, shuffle_v2
+
 from gensynth.backends.reference import run_reference
 from gensynth.ir import Array, Graph, Network, PassError, check_weights, initialize, parameters_of, parse, verify
 from gensynth.ir.ops import Conv2d

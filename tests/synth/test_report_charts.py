@@ -61,7 +61,7 @@ def test_bounds_shade_what_violates_them_even_outside_of_the_data() -> None:
     assert accuracy.y + accuracy.height == pytest.approx(chart.bottom)
 
 
-@pytest.mark.parametrize("least, most", [(9.0e3, 1.1e4), (1e3, 1e5), (1e3, 1e9)])
+@pytest.mark.parametrize(("least", "most"), [(9.0e3, 1.1e4), (1e3, 1e5), (1e3, 1e9)])
 def test_cost_labels_do_not_run_into_each_other(least: float, most: float) -> None:
     chart = scatter("accuracy against MACs", "macs", spots((90, least), (95, most)), ())
     assert chart is not None

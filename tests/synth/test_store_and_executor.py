@@ -4,6 +4,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import pytest
 
@@ -142,9 +143,8 @@ def test_workers_end_when_their_parent_is_killed(tmp_path):
             os.kill(worker, 0)
         except ProcessLookupError:
             return
-        with open(f"/proc/{worker}/stat") as file:
-            if file.read().split(")")[-1].split()[0] == "Z":
-                return
+        if Path(f"/proc/{worker}/stat").read_text().split(")")[-1].split()[0] == "Z":
+            return
         time.sleep(0.2)
     pytest.fail("the worker outlived its parent")
 

@@ -84,11 +84,25 @@ def test_a_run_leaves_everything_that_it_promises(finished):
     result, _ = finished
     for name in ("config.toml", "store.sqlite", "prototype.gsir", "generator.gsir", "summary.json", "report.html"):
         assert (result.out / name).is_file(), name
-    assert sorted(path.name for path in (result.out / "generators").glob("*.gsir")) == ["000.gsir", "001.gsir", "002.gsir"]
+    assert sorted(path.name for path in (result.out / "generators").glob("*.gsir")) == [
+        "000.gsir",
+        "001.gsir",
+        "002.gsir",
+    ]
     summary = json.loads((result.out / "summary.json").read_text())
     assert summary == result.summary
     assert set(summary) == {"task", "performance", "requirements", "prototype", "networks"}
-    keys = {"seed", "architecture_hash", "accuracy", "params", "macs", "information_density", "netscore", "feasible", "path"}
+    keys = {
+        "seed",
+        "architecture_hash",
+        "accuracy",
+        "params",
+        "macs",
+        "information_density",
+        "netscore",
+        "feasible",
+        "path",
+    }
     for row in [summary["prototype"], *summary["networks"]]:
         assert keys <= set(row)
         network = load_network(result.out / row["path"])

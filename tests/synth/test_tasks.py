@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from gensynth.backends import Examples
 from gensynth.ir import DataError, UsageError
 from gensynth.passes.base import OptionValue, option

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+
 from gensynth.ir import DataError, GenSynthError
 from gensynth.synth.tasks import task
 

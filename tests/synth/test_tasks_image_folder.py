@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from gensynth.ir import DataError, UsageError
 from gensynth.synth.tasks import task
-from PIL import Image
 
 
 def save(path: Path, value: int, height: int = 6, width: int = 8) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+
 from gensynth.backends.torch import Scope, lowering
 from gensynth.backends.torch.lowerings import Run
 from gensynth.ir import TensorType

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+
 from gensynth.backends.reference import Operands, Results, meaning
 from gensynth.ir import Op, TensorType, attribute
 from gensynth.ir.attributes import FloatKind

@@ -14,9 +14,9 @@ from .ops import HardTanh
 class ReluToHardTanh(RewriteRule, name="relu-to-hard-tanh"):
     """Puts a hard tanh in the place of a relu.
 
-        %y = relu(%x)
-        -->
-        %y = hard_tanh(%x)
+    %y = relu(%x)
+    -->
+    %y = hard_tanh(%x)
     """
 
     carries: ClassVar[Carry] = Carry.APPROXIMATE

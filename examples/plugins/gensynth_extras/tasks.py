@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from gensynth.backends.examples import Examples
 from gensynth.ir import UsageError
 from gensynth.passes import option

@@ -1,0 +1,85 @@
+# Everything there is to do in this checkout; `make help` lists it. Each target first installs what it needs into VENV.
+
+PYTHON ?= python3
+VENV ?= .venv
+WORKERS ?= 2
+BENCHMARKS ?= ir_speed round_trip rules
+PYTEST_ARGS ?=
+export PYTHON VENV
+
+SHELL := bash
+BIN := $(VENV)/bin
+DEMO := $(VENV)/.gensynth-demo
+DEV := $(VENV)/.gensynth-dev
+DEV_EXTRAS := all,test,dev
+INSTALLED_FROM := pyproject.toml setup.py requirements.lock Makefile .ci/install
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test test-slow lint format types layers packages docs bench lock ci clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@echo "  with PYTHON=$(PYTHON) VENV=$(VENV) WORKERS=$(WORKERS) PYTEST_ARGS='$(PYTEST_ARGS)'"
+
+demo: $(DEMO) ## learn a generator on the digits task, from nothing to runs/demo
+	rm -rf runs/demo
+	$(BIN)/gensynth synthesize examples/digits.toml --out runs/demo
+
+test: $(DEV) ## run the tests, but for the slow ones and those that need data
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
+
+test-slow: $(DEV) ## run the slow tests
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "slow and not data" $(PYTEST_ARGS)
+
+lint: $(DEV) ## check the style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(DEV) ## mend the style, where a program can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: packages ## check the types
+	@set -o pipefail; $(BIN)/mypy \
+		| sed -E 's#^build/packages/gensynth/(ir|passes|synth|backends)/#\1/#; s#^build/packages/gensynth/#api/#'
+
+layers: packages ## check that each layer imports only the layers below it
+	PYTHONPATH=build/packages $(BIN)/lint-imports --no-logo
+
+# The packages as a wheel would hold them, copied anew each time, so that no module is missed and none is stale.
+packages: $(DEV)
+	@rm -rf build/packages
+	@mkdir -p build
+	@$(BIN)/python setup.py --quiet build_py --build-lib build/packages 2>build/packages.log || { cat build/packages.log; false; }
+
+docs: $(DEV) ## run the code of README.md and docs/
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/test_documentation.py $(PYTEST_ARGS)
+
+bench: $(DEV) ## run the shorter benchmarks, or BENCHMARKS="resume ..."; each prints a table
+	@set -e; for name in $(BENCHMARKS); do printf '\n== bench/%s.py\n' $$name; $(BIN)/python bench/$$name.py; done
+
+lock: ## renew requirements.lock (torch stays: to change it, edit its line and run this)
+	rm -rf build/lock
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install "$$(grep '^torch==' requirements.lock)" --editable '.[$(DEV_EXTRAS)]'
+	{ grep '^#' requirements.lock; echo; \
+		build/lock/bin/python -m pip list --format=freeze --exclude gensynth --exclude pip | sed 's/+.*//'; \
+		} >build/lock/requirements.lock
+	mv build/lock/requirements.lock requirements.lock
+	rm -rf build/lock
+
+ci: ## run what continuous integration runs
+	.ci/run
+
+clean: ## remove what was built or cached, but not the environment
+	rm -rf build dist gensynth.egg-info runs/demo .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(DEMO): $(INSTALLED_FROM)
+	.ci/install all
+	@touch $@
+
+$(DEV): $(INSTALLED_FROM)
+	.ci/install $(DEV_EXTRAS)
+	@touch $(DEMO) $@
