@@ -62,7 +62,7 @@ bench: $(DEV) ## run the shorter benchmarks, or BENCHMARKS="resume ..."; each pr
 lock: ## renew requirements.lock (torch stays: to change it, edit its line and run this)
 	rm -rf build/lock
 	$(PYTHON) -m venv build/lock
-	build/lock/bin/python -m pip install "$$(grep '^torch==' requirements.lock)" --editable '.[$(DEV_EXTRAS)]'
+	build/lock/bin/python -m pip install "$$(grep '^torch==' requirements.lock)" --editable '.[all,onnx,tvm,test,dev]'
 	{ grep '^#' requirements.lock; echo; \
 		build/lock/bin/python -m pip list --format=freeze --exclude gensynth --exclude pip | sed 's/+.*//'; \
 		} >build/lock/requirements.lock

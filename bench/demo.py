@@ -11,6 +11,8 @@ import sys
 import time
 from pathlib import Path
 
+from harness import print_table
+
 from gensynth.ir import architecture_hash, verify
 from gensynth.synth.generator import Generator
 
@@ -31,28 +33,24 @@ def main() -> None:
         row["density_ratio"] = row["information_density"] / prototype["information_density"]
         row["macs_ratio"] = prototype["macs"] / row["macs"]
         row["points_below"] = prototype["accuracy"] - row["accuracy"]
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(
-        title=f"prototype: {prototype['accuracy']:.2f}% test,"
-        f" {prototype['params']:,} params, {prototype['macs']:,} MACs"
+    print_table(
+        f"prototype: {prototype['accuracy']:.2f}% test, {prototype['params']:,} params, {prototype['macs']:,} MACs",
+        ("seed", "test %", "below", "params", "MACs", "density x", "MACs /", "NetScore", "hash"),
+        [
+            (
+                str(row["seed"]),
+                f"{row['accuracy']:.2f}",
+                f"{row['points_below']:.2f}",
+                f"{row['params']:,}",
+                f"{row['macs']:,}",
+                f"{row['density_ratio']:.1f}",
+                f"{row['macs_ratio']:.1f}",
+                f"{row['netscore']:.1f}",
+                row["architecture_hash"],
+            )
+            for row in networks
+        ],
     )
-    for column in ("seed", "test %", "points below", "params", "MACs", "density x", "MACs /", "NetScore", "hash"):
-        table.add_column(column, justify="right")
-    for row in networks:
-        table.add_row(
-            str(row["seed"]),
-            f"{row['accuracy']:.2f}",
-            f"{row['points_below']:.2f}",
-            f"{row['params']:,}",
-            f"{row['macs']:,}",
-            f"{row['density_ratio']:.1f}",
-            f"{row['macs_ratio']:.1f}",
-            f"{row['netscore']:.2f}",
-            row["architecture_hash"],
-        )
-    Console().print(table)
     generator = Generator.load(arguments.run / "generator.gsir")
     requirements = generator.materializer.requirements
     began = time.perf_counter()

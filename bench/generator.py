@@ -20,6 +20,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from harness import print_table
+
 from gensynth.ir import Network, to_text
 from gensynth.synth.config import load_config
 from gensynth.synth.evaluation import Job
@@ -154,36 +156,29 @@ def main() -> None:
         print(f"repetition {number}: {shown}", flush=True)
         if arguments.json:
             arguments.json.write_text(json.dumps({"repetitions": rows}, indent=2) + "\n")
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=f"{len(rows)} repetitions: mean (standard deviation over repetitions)")
-    for column in (
-        "networks",
-        "NetScore",
-        "accuracy %",
-        "params",
-        "MACs",
-        "meets requirements",
-        "best feasible NetScore",
-    ):
-        table.add_column(column, justify="left" if column == "networks" else "right")
 
     def spread(values: list[float]) -> str:
         return f"{mean(values):.2f} ({stdev(values):.2f})" if len(values) > 1 else f"{values[0]:.2f}"
 
+    table = []
     for name in ("before", "after", "emitted", "random"):
         best = [row[name]["best_feasible"] for row in rows if row[name]["best_feasible"] is not None]
-        table.add_row(
-            name,
-            spread([row[name]["netscore"] for row in rows]),
-            spread([row[name]["accuracy"] for row in rows]),
-            f"{mean(row[name]['params'] for row in rows):,.0f}",
-            f"{mean(row[name]['macs'] for row in rows):,.0f}",
-            f"{mean(row[name]['feasible'] for row in rows):.0%}",
-            spread(best) if best else "none",
+        table.append(
+            (
+                name,
+                spread([row[name]["netscore"] for row in rows]),
+                spread([row[name]["accuracy"] for row in rows]),
+                f"{mean(row[name]['params'] for row in rows):,.0f}",
+                f"{mean(row[name]['macs'] for row in rows):,.0f}",
+                f"{mean(row[name]['feasible'] for row in rows):.0%}",
+                spread(best) if best else "none",
+            )
         )
-    Console().print(table)
+    print_table(
+        f"{len(rows)} repetitions: mean (standard deviation over repetitions)",
+        ("networks", "NetScore", "accuracy %", "params", "MACs", "feasible", "best feasible"),
+        table,
+    )
     gain = [row["after"]["netscore"] - row["before"]["netscore"] for row in rows]
     lead = [row["emitted"]["netscore"] - row["random"]["netscore"] for row in rows]
     print(f"after - before, fresh seeds: {spread(gain)}; emitted - random search: {spread(lead)}")

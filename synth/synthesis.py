@@ -206,7 +206,7 @@ class Synthesis:
         start = trained if self.config.search.inherit else Network(trained.graph)
         opened = run_pipeline(start, self.config.passes)
         computable = tuple(str(item) for item in self.requirements if item.computable)
-        graph = opened.graph.replace(name=f"{trained.graph.name}_generator", requirements=computable)
+        graph = opened.graph.replace(requirements=computable)
         generator = Generator(opened.with_graph(graph))
         for seed in range(16):
             generator.decide(seed)
