@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 WORKERS ?= 2
-BENCHMARKS ?= ir_speed round_trip rules
+BENCHMARKS ?= ir_speed materialize round_trip rules
 PYTEST_ARGS ?=
 export PYTHON VENV
 
@@ -16,7 +16,7 @@ INSTALLED_FROM := pyproject.toml setup.py requirements.lock Makefile .ci/install
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow lint format types layers packages docs bench lock ci clean
+.PHONY: help demo test test-slow lint format types layers packages docs bench bench-quick results lock ci clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -56,8 +56,20 @@ packages: $(DEV)
 docs: $(DEV) ## run the code of README.md and docs/
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/test_documentation.py $(PYTEST_ARGS)
 
-bench: $(DEV) ## run the shorter benchmarks, or BENCHMARKS="resume ..."; each prints a table
-	@set -e; for name in $(BENCHMARKS); do printf '\n== bench/%s.py\n' $$name; $(BIN)/python bench/$$name.py; done
+bench: bench-quick ## run every benchmark (about half an hour), each prints a table, and write docs/results.md
+	$(MAKE) demo
+	$(BIN)/python bench/demo.py runs/demo --json docs/results/demo.json
+	$(BIN)/python bench/generator.py bench/generator.toml --repetitions 5 --json docs/results/generator.json
+	$(BIN)/python bench/resume.py --kills 20 --json docs/results/resume.json
+	$(BIN)/python bench/results.py
+
+bench-quick: $(DEV) ## run the benchmarks that take a few minutes, or those that BENCHMARKS names
+	@set -e; for name in $(BENCHMARKS); do printf '\n== bench/%s.py\n' $$name; \
+		$(BIN)/python bench/$$name.py --json docs/results/$$name.json; done
+	$(BIN)/python bench/results.py
+
+results: $(DEV) ## write docs/results.md anew from the stored figures
+	$(BIN)/python bench/results.py
 
 lock: ## renew requirements.lock (torch stays: to change it, edit its line and run this)
 	rm -rf build/lock

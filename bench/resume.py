@@ -56,7 +56,7 @@ epochs = 2
 
 def start(config: Path, out: Path, resume: bool) -> subprocess.Popen[bytes]:
     """Starts the command in a process group of its own."""
-    command = [sys.executable, "-m", "gensynth.cli", "synthesize", str(config), "--out", str(out)]
+    command = [sys.executable, "-m", "gensynth", "synthesize", str(config), "--out", str(out)]
     if resume:
         command.append("--resume")
     return subprocess.Popen(

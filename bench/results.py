@@ -1,0 +1,244 @@
+"""Writes docs/results.md from the figures that the other benchmarks stored in docs/results/*.json.
+
+python bench/results.py
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+FOLDER = Path("docs/results")
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Returns a Markdown table, the first column to the left and the others to the right."""
+    lines = ["| " + " | ".join(columns) + " |", "| --- |" + " ---: |" * (len(columns) - 1)]
+    lines += ["| " + " | ".join(map(str, row)) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def spread(values: Sequence[float]) -> str:
+    """Returns mean and standard deviation."""
+    return f"{mean(values):.2f} ± {stdev(values):.2f}" if len(values) > 1 else f"{values[0]:.2f}"
+
+
+def demo(found: dict[str, Any]) -> str:
+    """The networks of the demo."""
+    prototype = found["prototype"]
+    rows: list[Sequence[object]] = [
+        (
+            "prototype",
+            f"{prototype['accuracy']:.2f}",
+            f"{prototype['params']:,}",
+            f"{prototype['macs']:,}",
+            f"{prototype['information_density']:,.0f}",
+            f"{prototype['netscore']:.1f}",
+            "",
+            "",
+            f"`{prototype['architecture_hash']}`",
+        )
+    ]
+    for row in found["networks"]:
+        rows.append(
+            (
+                f"seed {row['seed']}",
+                f"{row['accuracy']:.2f}",
+                f"{row['params']:,}",
+                f"{row['macs']:,}",
+                f"{row['information_density']:,.0f}",
+                f"{row['netscore']:.1f}",
+                f"{row['density_ratio']:.1f}x",
+                f"1/{row['macs_ratio']:.1f}",
+                f"`{row['architecture_hash']}`",
+            )
+        )
+    columns = ("network", "test %", "params", "MACs", "density %/M", "NetScore", "density", "MACs", "architecture")
+    claims = [f"- {'yes' if holds else '**no**'}: {claim}" for claim, holds in found["claims"].items()]
+    unseen = found["unseen"]
+    note = (
+        f"Of {unseen['seeds']:,} seeds that took no part, {unseen['holding']:,} meet the computable requirements"
+        f" ({unseen['repaired']:,} by repair) and {unseen['different']:,} are different architectures."
+    )
+    return "\n".join([table(columns, rows), "", *claims, "", note])
+
+
+def generator(found: dict[str, Any]) -> str:
+    """Learned against opened and random."""
+    repetitions = found["repetitions"]
+    words = {
+        "before": "before: fresh seeds of the opened generator",
+        "after": "after: the same seeds of the learned generator",
+        "emitted": "emitted by the synthesis",
+        "random": "random search, equal trainings",
+    }
+    rows = []
+    for name, text in words.items():
+        best = [row[name]["best_feasible"] for row in repetitions if row[name]["best_feasible"] is not None]
+        rows.append(
+            (
+                text,
+                spread([row[name]["netscore"] for row in repetitions]),
+                spread([row[name]["accuracy"] for row in repetitions]),
+                f"{mean(row[name]['params'] for row in repetitions):,.0f}",
+                f"{mean(row[name]['macs'] for row in repetitions):,.0f}",
+                f"{mean(row[name]['feasible'] for row in repetitions):.0%}",
+                spread(best) if best else "none",
+            )
+        )
+    gain = spread([row["after"]["netscore"] - row["before"]["netscore"] for row in repetitions])
+    lead = spread([row["emitted"]["netscore"] - row["random"]["netscore"] for row in repetitions])
+    met = spread([row["after"]["feasible"] - row["before"]["feasible"] for row in repetitions])
+    trainings = repetitions[0]["search_trainings"]
+    columns = ("8 networks", "NetScore", "validation %", "params", "MACs", "meet requirements", "best that meets them")
+    return "\n".join(
+        [
+            table(columns, rows),
+            "",
+            f"{len(repetitions)} repetitions, mean ± standard deviation over them; {trainings} short trainings in",
+            "each, by synthesis and by random search. NetScore is of all 8 networks, whether they meet the accuracy",
+            "requirement or not.",
+            "",
+            f"- after − before, NetScore: {gain}; share that meets the requirements: {met}",
+            f"- emitted − random search, NetScore: {lead}",
+        ]
+    )
+
+
+def round_trip(found: dict[str, Any]) -> str:
+    """Random graphs."""
+    return (
+        f"{found['graphs']:,} random graphs ({found['generators']:,} of them generators, {found['different']:,}"
+        f" different, {found['nodes']:,} nodes, {len(found['ops'])} kinds of op): {found['failures'] or 'no'} failures."
+        " Each was printed, parsed, compared, printed again byte for byte, and verified."
+    )
+
+
+def resume(found: dict[str, Any]) -> str:
+    """Kills."""
+    kills = found["kills"]
+    moments = sorted(row["moment"] for row in kills)
+    return (
+        f"{found['identical']} of {len(kills)} runs that were killed (SIGKILL to the whole process group, at"
+        f" {moments[0]:.1f} to {moments[-1]:.1f} s of {found['length']:.1f} s) and resumed equal the uninterrupted one:"
+        " final generator, every cycle's record, every row of the store, emitted weights and summary, byte for byte."
+    )
+
+
+def rules(found: list[dict[str, Any]]) -> str:
+    """Every rule on every prototype."""
+    rows = []
+    for name in dict.fromkeys(row["rule"] for row in found):
+        mine = [row for row in found if row["rule"] == name]
+        exact = [row["original"] for row in mine if row.get("original") is not None]
+        torch = [row["torch"] for row in mine if row.get("torch") is not None]
+        rows.append(
+            (
+                f"`{name}`",
+                sum(row["fit"] > 0 for row in mine),
+                f"{sum(row['spots'] for row in mine):,}",
+                f"{sum(row['fit'] for row in mine):,}",
+                "yes" if all(row["verified"] for row in mine if row["fit"]) else "**no**",
+                f"{max(torch):.1e}" if torch else "",
+                f"{max(exact):.1e}" if exact else "",
+            )
+        )
+    count = len({row["prototype"] for row in found})
+    columns = (
+        "rule",
+        f"prototypes of {count}",
+        "spots",
+        "fit",
+        "all verify",
+        "torch − reference",
+        "rewritten − original",
+    )
+    note = (
+        "Each rule was applied at every spot that its check finds fit, with weights. Largest errors of the outputs,"
+        " relative to their largest magnitude; the last column is for the rules that keep the function."
+    )
+    return "\n".join([table(columns, rows), "", note])
+
+
+def ir_speed(found: dict[str, Any]) -> str:
+    """The text form beside xdsl's."""
+    rows = []
+    for task, runs in found["runs"].items():
+        for name, run in runs.items():
+            ratio = found["speedups"][task][name]
+            rows.append((task, name, f"{run['median'] * 1e3:.2f}", f"{ratio:.1f}x"))
+    note = (
+        f"A ResNet-50 of {found['nodes']} nodes against {found['xdsl_ops']} generic xdsl ops, medians of interleaved"
+        " runs; cold: memos were emptied before each run. onnx's text parser is C++ and stands there for scale."
+    )
+    return "\n".join([table(("task", "who", "median ms", "against xdsl"), rows), "", note])
+
+
+def materialize(found: dict[str, Any]) -> str:
+    """Emission against torch modules."""
+    parts = []
+    for key, title in (("resnet8", "ResNet-8"), ("resnet20", "ResNet-20")):
+        runs = found[key]["candidates"]
+        rows = [
+            (
+                name,
+                f"{run['median'] / found['networks'] * 1e3:.3f}",
+                f"{found['networks'] / run['median']:,.0f}",
+                f"{run['ratio']:.1f}",
+            )
+            for name, run in runs.items()
+        ]
+        columns = (f"{title}, {found[key]['nodes']:.0f} nodes", "ms a network", "networks a second", "time, relative")
+        parts += [table(columns, rows), ""]
+    parts.append("What each candidate does: `bench/materialize.py`. Medians of interleaved runs, one thread.")
+    return "\n".join(parts)
+
+
+SECTIONS = (
+    (
+        "demo",
+        "1. The demo",
+        "`make demo`, then `python bench/demo.py runs/demo --json docs/results/demo.json`",
+        demo,
+    ),
+    (
+        "generator",
+        "2. What learning brings",
+        "`python bench/generator.py bench/generator.toml --repetitions 5 --json docs/results/generator.json`",
+        generator,
+    ),
+    ("round_trip", "3. Round trip", "`python bench/round_trip.py --json docs/results/round_trip.json`", round_trip),
+    ("rules", "4. Rewrite rules", "`python bench/rules.py --json docs/results/rules.json`", rules),
+    ("ir_speed", "5. Speed of the text form", "`python bench/ir_speed.py --json docs/results/ir_speed.json`", ir_speed),
+    (
+        "materialize",
+        "6. Speed of emission",
+        "`python bench/materialize.py --json docs/results/materialize.json`",
+        materialize,
+    ),
+    ("resume", "7. Kill and resume", "`python bench/resume.py --kills 20 --json docs/results/resume.json`", resume),
+)
+
+HEAD = """# Results
+
+What was measured, exactly as it came out, by the commands named in each section; `make results` writes this page anew
+from the stored figures in `docs/results/`. Machine: 2 cores of an x86-64 server CPU, no GPU, Python 3.11, torch 2.13
+(CPU). It is a shared and noisy one: trust ratios taken in one run, not single times.
+"""
+
+
+def main() -> None:
+    """Writes the page; a section whose figures are not there is left out."""
+    parts = [HEAD]
+    for name, title, command, render in SECTIONS:
+        path = FOLDER / f"{name}.json"
+        if path.exists():
+            parts += [f"## {title}\n", f"{command}\n", render(json.loads(path.read_text())) + "\n"]
+    Path("docs/results.md").write_text("\n".join(parts))
+
+
+if __name__ == "__main__":
+    main()
