@@ -6,13 +6,13 @@ One op is one class. Its meaning in NumPy, its MACs and its lowerings live in th
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 from .attributes import AttributeValue, Kind, attribute, format_value
 from .errors import InferenceError, UsageError, nearest
+from .plugins import load_plugins
 from .types import TensorType
 
 __all__ = ["AttributeSpec", "Op", "Parameter", "all_ops", "infer_types", "op_class"]
@@ -203,23 +203,6 @@ def infer_types(op: Op, operands: tuple[TensorType, ...]) -> tuple[TensorType, .
     return found
 
 
-_plugins_loaded = False
-
-
-def _load_plugins() -> None:
-    global _plugins_loaded
-    if _plugins_loaded:
-        return
-    _plugins_loaded = True
-    from importlib.metadata import entry_points
-
-    for entry in entry_points(group=ENTRY_POINTS):
-        try:
-            entry.load()
-        except Exception as error:  # a foreign package may fail in any way; name it and go on without it
-            print(f"gensynth: warning: op plug-in '{entry.name}' ({entry.value}) failed: {error}", file=sys.stderr)
-
-
 def op_class(name: str) -> type[Op]:
     """Returns the op class of a name, looking in entry points when it is not built in.
 
@@ -228,7 +211,7 @@ def op_class(name: str) -> type[Op]:
     """
     found = Op._registry.get(name)
     if found is None:
-        _load_plugins()
+        load_plugins(ENTRY_POINTS)
         found = Op._registry.get(name)
     if found is None:
         raise UsageError(f"unknown op '{name}'", hint=nearest(name, Op._registry, what="ops"))
@@ -237,6 +220,6 @@ def op_class(name: str) -> type[Op]:
 
 def all_ops() -> Iterator[type[Op]]:
     """Yields every registered op class, plug-ins included, by name."""
-    _load_plugins()
+    load_plugins(ENTRY_POINTS)
     for name in sorted(Op._registry):
         yield Op._registry[name]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -12,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, dataclass_transform
 
 from gensynth.ir import Network, UsageError, nearest
+from gensynth.ir.plugins import load_plugins
 
 __all__ = ["Option", "OptionValue", "Pass", "PassResult", "all_passes", "option", "pass_class"]
 
@@ -186,23 +186,9 @@ def format_option(value: OptionValue) -> str:
     return str(value)
 
 
-_plugins_loaded = False
-
-
-def load_plugins() -> None:
-    """Imports the passes and rules that other packages register under `gensynth.passes` and `gensynth.rules`."""
-    global _plugins_loaded
-    if _plugins_loaded:
-        return
-    _plugins_loaded = True
-    from importlib.metadata import entry_points
-
-    for group in ("gensynth.passes", "gensynth.rules"):
-        for entry in entry_points(group=group):
-            try:
-                entry.load()
-            except Exception as error:  # a foreign package may fail in any way; name it and go on without it
-                print(f"gensynth: warning: plug-in '{entry.name}' ({entry.value}) failed: {error}", file=sys.stderr)
+def _load_plugins() -> None:
+    load_plugins("gensynth.passes")
+    load_plugins("gensynth.rules")
 
 
 def pass_class(name: str) -> type[Pass]:
@@ -212,7 +198,7 @@ def pass_class(name: str) -> type[Pass]:
         UsageError: no such pass.
     """
     if name not in Pass._registry:
-        load_plugins()
+        _load_plugins()
     found = Pass._registry.get(name)
     if found is None:
         raise UsageError(f"unknown pass '{name}'", hint=nearest(name, Pass._registry, what="passes"))
@@ -221,6 +207,6 @@ def pass_class(name: str) -> type[Pass]:
 
 def all_passes() -> Iterator[type[Pass]]:
     """Yields every registered pass and rule, plug-ins included, by name."""
-    load_plugins()
+    _load_plugins()
     for name in sorted(Pass._registry):
         yield Pass._registry[name]

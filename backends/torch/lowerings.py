@@ -6,9 +6,7 @@ returns runs at each forward pass.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
-from importlib.metadata import entry_points
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -43,6 +41,7 @@ from gensynth.ir.ops import (
     Softmax,
     Split,
 )
+from gensynth.ir.plugins import load_plugins
 
 from . import pools
 
@@ -80,7 +79,6 @@ ENTRY_POINTS = "gensynth.lowerings"
 point names a function under `@lowering`."""
 
 _lowerings: dict[type[Op], Lowering[Any]] = {}
-_plugins_loaded = False
 
 
 def lowering(op: type[OpT]) -> Callable[[Lowering[OpT]], Lowering[OpT]]:
@@ -95,14 +93,8 @@ def lowering(op: type[OpT]) -> Callable[[Lowering[OpT]], Lowering[OpT]]:
 
 def _find(op: type[Op]) -> Lowering[Any] | None:
     """Returns the lowering of an op class, looking in entry points when none is registered yet."""
-    global _plugins_loaded
-    if op not in _lowerings and not _plugins_loaded:
-        _plugins_loaded = True
-        for entry in entry_points(group=ENTRY_POINTS):
-            try:
-                entry.load()
-            except Exception as error:  # a foreign package may fail in any way; name it and go on without it
-                print(f"gensynth: warning: lowering '{entry.name}' ({entry.value}) failed: {error}", file=sys.stderr)
+    if op not in _lowerings:
+        load_plugins(ENTRY_POINTS)
     return _lowerings.get(op)
 
 

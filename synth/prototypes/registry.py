@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import inspect
 import re
-import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import entry_points
 from typing import Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from gensynth.ir import Graph, InferenceError, Network, UsageError, nearest
+from gensynth.ir.plugins import load_plugins
 
 __all__ = [
     "ArgumentSpec",
@@ -199,7 +198,6 @@ class Prototype:
 
 
 _registry: dict[str, Prototype] = {}
-_plugins_loaded = False
 
 
 def register_prototype(name: str) -> Callable[[FunctionT], FunctionT]:
@@ -218,27 +216,15 @@ def register_prototype(name: str) -> Callable[[FunctionT], FunctionT]:
     return register
 
 
-def _load_plugins() -> None:
-    global _plugins_loaded
-    if _plugins_loaded:
-        return
-    _plugins_loaded = True
-    for entry in entry_points(group=ENTRY_POINTS):
-        try:
-            entry.load()
-        except Exception as error:  # a foreign package may fail in any way; name it and go on without it
-            print(f"gensynth: warning: prototype '{entry.name}' ({entry.value}) failed: {error}", file=sys.stderr)
-
-
 def prototypes() -> tuple[Prototype, ...]:
     """Returns every prototype, plug-ins included, by name."""
-    _load_plugins()
+    load_plugins(ENTRY_POINTS)
     return tuple(_registry[name] for name in sorted(_registry))
 
 
 def _find(name: str) -> Prototype:
     if name not in _registry:
-        _load_plugins()
+        load_plugins(ENTRY_POINTS)
     found = _registry.get(name)
     if found is None:
         raise UsageError(f"unknown prototype '{name}'", hint=nearest(name, _registry, what="prototypes"))

@@ -6,17 +6,16 @@ import dataclasses
 import inspect
 import os
 import re
-import sys
 import typing
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from importlib.metadata import entry_points
 from typing import ClassVar, TypeVar, dataclass_transform
 
 from gensynth.backends.examples import Examples
 from gensynth.backends.torch.recipe import Augmentation
 from gensynth.ir import DataError, UsageError, nearest
+from gensynth.ir.plugins import load_plugins
 from gensynth.passes.base import Option, OptionValue, option
 
 __all__ = ["SPLITS", "Task", "parse_task_options", "register_task", "task", "task_from_mapping", "tasks"]
@@ -135,7 +134,6 @@ def _shown(value: OptionValue) -> str:
 
 
 _registry: dict[str, type[Task]] = {}
-_plugins_loaded = False
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, eq_default=False, field_specifiers=(option,))
@@ -158,27 +156,15 @@ def register_task(name: str) -> Callable[[type[TaskT]], type[TaskT]]:
     return register
 
 
-def _load_plugins() -> None:
-    global _plugins_loaded
-    if _plugins_loaded:
-        return
-    _plugins_loaded = True
-    for entry in entry_points(group=ENTRY_POINTS):
-        try:
-            entry.load()
-        except Exception as error:  # a foreign package may fail in any way; name it and go on without it
-            print(f"gensynth: warning: task '{entry.name}' ({entry.value}) failed: {error}", file=sys.stderr)
-
-
 def tasks() -> tuple[type[Task], ...]:
     """Returns every task's class (`name`, `description`, `declared_options()`), plug-ins included, by name."""
-    _load_plugins()
+    load_plugins(ENTRY_POINTS)
     return tuple(_registry[name] for name in sorted(_registry))
 
 
 def _find(name: str) -> type[Task]:
     if name not in _registry:
-        _load_plugins()
+        load_plugins(ENTRY_POINTS)
     found = _registry.get(name)
     if found is None:
         raise UsageError(f"unknown task '{name}'", hint=nearest(name, _registry, what="tasks"))

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-import gensynth.passes.base as base
 from gensynth.ir import Graph, Network, ParseError, PassError, VerifyError, initialize, load_network, parse, to_text
 from gensynth.passes import DumpIR, Ledger, Pass, PassManager, PassResult, PrintIR, parse_pipeline, run_pipeline
 from gensynth.passes.cost import totals
@@ -169,7 +168,7 @@ def test_a_pass_of_another_package_is_found_by_its_entry_point(
     }
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr("importlib.metadata.entry_points", lambda *, group: entries.get(group, []))
-    monkeypatch.setattr(base, "_plugins_loaded", False)
+    monkeypatch.setattr("gensynth.ir.plugins._loaded", set())
     assert run_pipeline(tiny, "test-rename{to=other}").name == "other"
     assert "plug-in 'broken'" in capsys.readouterr().err
     with pytest.raises(ParseError, match="unknown pass 'test-nothing'"):

@@ -307,4 +307,4 @@ def test_other_packages_add_tasks_by_entry_point_and_a_broken_one_is_named(tmp_p
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["Digits under another name. True", "[]"]
-    assert "warning: task 'broken' (no_such_module) failed" in done.stderr
+    assert "warning: gensynth.tasks plug-in 'broken' (no_such_module) failed" in done.stderr
