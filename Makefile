@@ -60,6 +60,7 @@ bench: bench-quick ## run every benchmark (about half an hour), each prints a ta
 	$(MAKE) demo
 	$(BIN)/python bench/demo.py runs/demo --json docs/results/demo.json
 	$(BIN)/python bench/generator.py bench/generator.toml --repetitions 5 --json docs/results/generator.json
+	$(BIN)/python bench/generator.py bench/generator-tight.toml --repetitions 3 --json docs/results/generator-tight.json
 	$(BIN)/python bench/resume.py --kills 20 --json docs/results/resume.json
 	$(BIN)/python bench/results.py
 

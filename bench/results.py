@@ -195,8 +195,8 @@ def materialize(found: dict[str, Any]) -> str:
         columns = (f"{title}, {found[key]['nodes']:.0f} nodes", "ms a network", "networks a second", "time, relative")
         parts += [table(columns, rows), ""]
     parts.append(
-        "What each candidate does: `bench/materialize.py`. Medians of interleaved runs, one thread. The goal was 50 times"
-        " the networks per second of torch modules counted by FlopCounterMode."
+        "What each candidate does: `bench/materialize.py`. Medians of interleaved runs, one thread. The goal was 50"
+        " times the networks per second of torch modules counted by FlopCounterMode."
     )
     return "\n".join(parts)
 
@@ -212,6 +212,13 @@ SECTIONS = (
         "generator",
         "2. What learning brings",
         "`python bench/generator.py bench/generator.toml --repetitions 5 --json docs/results/generator.json`",
+        generator,
+    ),
+    (
+        "generator-tight",
+        "2b. The same under the demo's tighter requirement on accuracy",
+        "`python bench/generator.py bench/generator-tight.toml --repetitions 3"
+        " --json docs/results/generator-tight.json`",
         generator,
     ),
     ("round_trip", "3. Round trip", "`python bench/round_trip.py --json docs/results/round_trip.json`", round_trip),

@@ -92,8 +92,8 @@ class LocalExecutor:
         except BrokenExecutor as error:
             raise GenSynthError(
                 f"a worker process ended unexpectedly: {error}",
-                hint="it may have run out of memory: use fewer processes and --resume; a script that starts a synthesis must do"
-                " so below `if __name__ == '__main__':`, since workers import it",
+                hint="it may have run out of memory: use fewer processes and --resume; a script must start a synthesis"
+                " below `if __name__ == '__main__':`, since workers import it",
             ) from error
         finally:
             for future in pending:
