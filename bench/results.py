@@ -217,8 +217,7 @@ SECTIONS = (
     (
         "generator-tight",
         "2b. The same under the demo's tighter requirement on accuracy",
-        "`python bench/generator.py bench/generator-tight.toml --repetitions 3"
-        " --json docs/results/generator-tight.json`",
+        "`python bench/generator.py bench/generator-tight.toml --repetitions 3 --json OUT`",
         generator,
     ),
     ("round_trip", "3. Round trip", "`python bench/round_trip.py --json docs/results/round_trip.json`", round_trip),

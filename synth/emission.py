@@ -98,6 +98,8 @@ class Emission:
         for (seed, network), (job, _, _), item, result in zip(
             networks, jobs, batch, synthesis.evaluate(jobs, "full training"), strict=True
         ):
+            if "error" in result:
+                continue
             accuracy = float(result["accuracy"])  # type: ignore[arg-type]
             feasible = synthesis.inquisitor.holds(item.totals, accuracy)
             assert job.saved is not None

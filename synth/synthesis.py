@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gensynth.ir import (
+    GenSynthError,
     Network,
     UsageError,
     architecture_hash,
@@ -170,6 +171,10 @@ class Synthesis:
         self.progress.stage(f"training the prototype @{start.graph.name}")
         job = self.train_fully(start, "prototype", {"what": "prototype"})
         (result,) = self.evaluate([job], "prototype")
+        if "error" in result:
+            raise GenSynthError(
+                f"the prototype's training failed: {result['error']}", hint="lower [training] learning_rate"
+            )
         weights = load_weights(str(job[0].saved), start.graph)
         trained = Network(start.graph, weights)
         save_network(trained, self.out / "prototype.gsir")

@@ -4,7 +4,7 @@ import sqlite3
 
 import pytest
 
-from gensynth.ir import ParseError, UsageError, load_network
+from gensynth.ir import GenSynthError, ParseError, UsageError, load_network
 from gensynth.passes import run_pipeline
 from gensynth.synth import Generator, LocalExecutor, synthesize
 from gensynth.synth.config import load_config, parse_config
@@ -187,6 +187,14 @@ def test_a_prototype_that_does_not_fit_the_task_is_refused(tmp_path):
     path.write_text(CONFIG.replace("depth = 8", "depth = 8\nclasses = 7"))
     with pytest.raises(UsageError, match="7"):
         synthesize(path, tmp_path / "run", executor=LocalExecutor(0))
+
+
+def test_a_prototype_that_does_not_train_is_told_with_the_reason(tmp_path):
+    path = tmp_path / "wild.toml"
+    path.write_text(CONFIG.replace("[training]\nepochs = 2", "[training]\nepochs = 2\nlearning_rate = 1e30"))
+    with pytest.raises(GenSynthError, match="prototype's training failed") as caught:
+        synthesize(path, tmp_path / "run", executor=LocalExecutor(0))
+    assert "learning_rate" in str(caught.value.hint)
 
 
 def test_requirements_that_no_network_meets_are_found_before_any_search(tmp_path):
