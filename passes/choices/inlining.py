@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from gensynth.ir import Graph, Node, Op, Value, VerifyError, infer_types
+from gensynth.ir import Graph, Node, Op, TensorType, Value, VerifyError, infer_types
 from gensynth.ir.ops import Choose
 
 from ..rewriting import free_name
@@ -36,12 +36,19 @@ class Step:
         """Returns the op when the choices of `identifiers` take these alternatives."""
         return self.node.op_at(dict(zip(self.identifiers, indices, strict=True)))
 
-    def make(self, operands: tuple[Value, ...], indices: tuple[int, ...]) -> Node:
-        """Returns the node on these operands, when the choices of `identifiers` take these alternatives."""
+    def make(
+        self, operands: tuple[Value, ...], indices: tuple[int, ...], shared: dict[tuple[str, TensorType], Value]
+    ) -> Node:
+        """Returns the node on these operands, when the choices of `identifiers` take these alternatives.
+
+        Of equal results there is one object, which `shared` keeps.
+        """
         node = self.node
         op = self.op_at(indices)
         types = infer_types(op, tuple([value.type for value in operands]))
-        results = tuple([Value(name, type) for name, type in zip(self.names, types, strict=True)])
+        results = tuple(
+            [shared.setdefault((name, type), Value(name, type)) for name, type in zip(self.names, types, strict=True)]
+        )
         if op is node.op and operands == node.operands and results == node.results and not node.choices:
             return node
         return Node(op, operands, results, (), (), node.origin)
@@ -105,6 +112,7 @@ class Inliner:
         self.graph = graph
         names = {value.name: value.name for node in graph.nodes for value in node.results}
         self.steps = _steps(graph, "", "", names, {*names, *(value.name for value in graph.inputs)})
+        self.shared = {(value.name, value.type): value for node in graph.nodes for value in node.results}
 
     def run(
         self,
@@ -124,7 +132,7 @@ class Inliner:
         values = {value.name: value for value in self.graph.inputs}
         nodes: list[Node] = []
         try:
-            _emit(self.steps, values, nodes, decisions, sources, {} if reached is None else reached)
+            _emit(self.steps, values, nodes, decisions, self.shared, sources, {} if reached is None else reached)
         except KeyError as error:
             raise VerifyError(f"choice {error} of @{self.graph.name} is not decided") from None
         outputs = tuple([values[value.name] for value in self.graph.outputs])
@@ -136,6 +144,7 @@ def _emit(
     values: dict[str, Value],
     nodes: list[Node],
     decisions: Mapping[str, int],
+    shared: dict[tuple[str, TensorType], Value],
     sources: dict[str, str] | None,
     reached: dict[str, int],
 ) -> None:
@@ -144,13 +153,13 @@ def _emit(
             index = reached[step.choice] = decisions[step.choice]
             body = step.branches[index]
             inside = {name: values[operand] for name, operand in zip(body.arguments, step.operands, strict=True)}
-            _emit(body.steps, inside, nodes, decisions, sources, reached)
+            _emit(body.steps, inside, nodes, decisions, shared, sources, reached)
             for name, yielded in zip(step.results, body.outputs, strict=True):
                 values[name] = inside[yielded]
             continue
         operands = tuple([values[name] for name in step.operands])
         indices: tuple[int, ...] = ()
-        # Values live as long as the nodes kept here, so their identities are keys, and far cheaper ones than they are.
+        # Equal values are one object that lives as long as the inliner: its identity is a key, and a cheap one.
         key: object = tuple(map(id, operands))
         if step.identifiers:
             indices = tuple([decisions[identifier] for identifier in step.identifiers])
@@ -159,7 +168,7 @@ def _emit(
                 reached[identifier] = index
         made = step.made.get(key)
         if made is None:
-            made = step.made[key] = step.make(operands, indices)
+            made = step.made[key] = step.make(operands, indices, shared)
         nodes.append(made)
         if len(step.results) == 1:
             values[step.results[0]] = made.results[0]
