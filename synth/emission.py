@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gensynth.ir import Network, architecture_hash
+from gensynth.ir import Network
 
 from .evaluation import Job
 from .exploration import Explorer
@@ -71,13 +71,8 @@ class Emission:
         """Returns the candidates of the seed pool, each architecture once at its first seed, the best first."""
         synthesis = self.synthesis
         explorer = Explorer(synthesis.inquisitor, synthesis.config.search)
-        found: dict[str, Candidate] = {}
-        for seed in range(self.settings.pool):
-            decided = self.generator.decide(seed)
-            name = architecture_hash(decided.graph)
-            if name not in found:
-                found[name] = explorer.candidate(self.generator, decided)
-        ranked = synthesis.inquisitor.rank(list(found.values()))
+        family = self.generator.distinct(range(self.settings.pool))
+        ranked = synthesis.inquisitor.rank([explorer.candidate(self.generator, decided) for decided in family])
         likely = ranked[: max(_PROBED, self.settings.seeds)]
         fresh = [item for item in likely if item.scores is None]
         jobs = [synthesis.probe_job(explorer.origin(item), cycle=0) for item in fresh]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import cast
 
-from gensynth.ir import Array, Choice, Graph, Network, VerifyError, parameters_of
+from gensynth.ir import Array, Choice, Graph, Network, PassError, VerifyError, parameters_of
+from gensynth.ir.ops import Choose
 from gensynth.passes.analyses import channel_groups, slice_channels
 
 from .inlining import Inliner
@@ -42,13 +43,22 @@ def inherit_weights(
     channels of each channel group (the passes that open widths on weights put the important ones first).
 
     Raises:
-        PassError: an open width reaches an output, so that there is no telling which channels to keep.
+        PassError: a choice decides a width and an alternative at once, or an open width reaches an output, so that there
+            is no telling which channels to keep.
         VerifyError: a weight of the network cannot be traced to the generator.
     """
     if generator.weights is None:
         return None
+    wide_choices = widest(generator.graph)
+    for _, member in generator.graph.walk():
+        if isinstance(member.op, Choose) and member.op.choice in wide_choices:
+            raise PassError(
+                f"@{graph.name}: choice '{member.op.choice}' decides a width and an alternative at once, so what a"
+                " network weighs does not follow from the generator's weights",
+                hint="give the width a choice of its own",
+            )
     sources: dict[str, str] = {}
-    wide = inliner.run({**decisions, **widest(generator.graph)}, sources=sources)
+    wide = inliner.run({**decisions, **wide_choices}, sources=sources)
     weights: dict[str, Array] = {}
     for name, parameter in parameters_of(wide):
         node, _, local = name.rpartition(".")
