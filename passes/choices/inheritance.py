@@ -43,8 +43,7 @@ def inherit_weights(
     channels of each channel group (the passes that open widths on weights put the important ones first).
 
     Raises:
-        PassError: a choice decides a width and an alternative at once, or an open width reaches an output, so that there
-            is no telling which channels to keep.
+        PassError: a choice decides a width and an alternative at once, or an open width reaches an output.
         VerifyError: a weight of the network cannot be traced to the generator.
     """
     if generator.weights is None:
