@@ -17,6 +17,7 @@ from .manager import DumpIR, Instrument, Ledger, LedgerRow, PassManager, PrintIR
 from .pipeline import parse_pipeline, pipeline_text
 from .requirements import COMPUTABLE, METRICS, Requirement, parse_requirement, parse_requirements
 from .rules import Carry, Match, Rewriter, RewriteRule, Rule, Verdict
+from .strip_dropout import StripDropout
 
 __all__ = [
     "COMPUTABLE",
@@ -49,6 +50,7 @@ __all__ = [
     "Rewriter",
     "Rule",
     "SortChannels",
+    "StripDropout",
     "Update",
     "Verdict",
     "all_passes",
