@@ -39,6 +39,7 @@ from gensynth.ir.ops import (
     GlobalAvgPool,
     Identity,
     LeakyRelu,
+    LocalResponseNorm,
     MaxPool,
     Mul,
     Pad,
@@ -95,6 +96,7 @@ class _Growth:
             self.conv, self.conv, self.depthwise, self.norm, self.activation, self.activation, self.join, self.join,
             self.pool, self.global_pool, self.dense, self.split, self.concat, self.shuffle, self.squeeze_excite,
             self.pad, self.resize, self.flatten, self.reshape, self.transpose, self.dropout, self.softmax,
+            self.local_norm,
         ]  # fmt: skip
         if theta is not None:
             self.steps += [self.open_width, self.open_width, self.open_kernel, self.open_other, self.reuse_choice]
@@ -180,8 +182,10 @@ class _Growth:
             "dilation": self.pick([1, 1, 2]),
             "bias": self.chance(2),
         }
-        made = self.emit(Conv2d(**attributes), x)
-        return made or self.emit(Conv2d(**attributes | {"padding": "same"}), x)
+        made = self.emit(Conv2d(**attributes), x) or self.emit(Conv2d(**attributes | {"padding": "same"}), x)
+        if made is not None and self.chance(4):
+            self.emit(BatchNorm(), made)
+        return made
 
     def transpose(self) -> Value | None:
         x = self.image(closed=True)
@@ -225,6 +229,10 @@ class _Growth:
     def softmax(self) -> Value | None:
         x = self.some()
         return None if x is None else self.emit(Softmax(axis=self.decisions.integer(1, x.type.rank - 1)), x)
+
+    def local_norm(self) -> Value | None:
+        op = LocalResponseNorm(size=self.pick([3, 1, 5]), alpha=self.pick([1e-4, 0.5]), k=self.pick([1.0, 2.0]))
+        return self.emit(op, self.image())
 
     def dropout(self) -> Value | None:
         return self.emit(Dropout(rate=self.pick([0.5, 0.0, 0.125])), self.some())

@@ -1,11 +1,11 @@
-"""What convolutions, dense layers and batch normalization mean."""
+"""What convolutions, dense layers and normalizations mean."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from gensynth.ir import TensorType, pair
-from gensynth.ir.ops import BatchNorm, Conv2d, ConvTranspose2d, Dense
+from gensynth.ir.ops import BatchNorm, Conv2d, ConvTranspose2d, Dense, LocalResponseNorm
 
 from .meanings import Operands, Tensor, Weights64, meaning
 
@@ -79,3 +79,13 @@ def batch_norm(op: BatchNorm, operands: Operands, weights: Weights64) -> Tensor:
     deviation = np.sqrt(weights["variance"] + op.epsilon)
     centred = (x - weights["mean"][along]) / deviation[along]
     return weights["scale"][along] * centred + weights["bias"][along]
+
+
+@meaning(LocalResponseNorm)
+def local_response_norm(op: LocalResponseNorm, operands: Operands, weights: Weights64) -> Tensor:
+    (x,) = operands
+    reach = op.size // 2
+    squares = np.pad(np.square(x), ((0, 0), (reach, reach), (0, 0), (0, 0)))
+    sums = np.lib.stride_tricks.sliding_window_view(squares, op.size, axis=1).sum(axis=-1)
+    result: Tensor = x / (op.k + op.alpha / op.size * sums) ** op.beta
+    return result

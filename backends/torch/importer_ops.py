@@ -23,6 +23,7 @@ from gensynth.ir.ops import (
     HardSigmoid,
     HardSwish,
     LeakyRelu,
+    LocalResponseNorm,
     MaxPool,
     Mul,
     Pad,
@@ -187,6 +188,8 @@ def _permute(t: Translation, args: Arguments) -> Imported:
 @_translates("view", "reshape", "_unsafe_view", "flatten", "squeeze", "unsqueeze")
 def _reshape(t: Translation, args: Arguments) -> Imported:
     found, shape = t.imported(args[0]), t.shape()
+    if isinstance(found, Deferred) and found.kind in (_SQUARES, _MEANS):
+        return found
     if isinstance(found, Deferred) and found.number and found.value.type.shape == shape:
         return t.emit(ChannelShuffle(groups=found.number), found.value)
     value = t.value(args[0])
@@ -255,6 +258,13 @@ def _softmax(t: Translation, args: Arguments) -> Imported:
 def _arithmetic(t: Translation, args: Arguments) -> Imported:
     kind = str(t.current.target).split(".")[1]
     left, right = t.imported(args[0]), t.imported(args[1])
+    if isinstance(left, Deferred) and left.kind == _MEANS and (kind, len(left.settings)) in (("mul", 0), ("add", 1)):
+        return Deferred(_MEANS, left.value, left.number, (*left.settings, _number(t, args[1], 1.0)))  # alpha, then k
+    if kind == "mul" and isinstance(left, Value) and args[0] is args[1] and _starts_local_norm(t):
+        return Deferred(_SQUARES, left)
+    if kind == "div" and isinstance(right, Deferred) and right.kind == _POWERS and right.value == left:
+        alpha, k, beta = right.settings
+        return t.emit(LocalResponseNorm(size=right.number, alpha=alpha, beta=beta, k=k), right.value)
     gate = "min(max(x + 3, 0), 6)"
     if kind == "add" and isinstance(left, Value) and args[1] == 3:
         return Deferred("x + 3", left)
@@ -272,6 +282,42 @@ def _arithmetic(t: Translation, args: Arguments) -> Imported:
         raise t.fail(f"a sum with alpha={args[2]}", "use a + b")
     a, b = t.value(args[0]), t.value(args[1])
     return t.emit(Add() if kind == "add" else Mul(), a, b)
+
+
+# Local response normalization is x / (k + alpha * mean of squares)^beta in eight steps; these are what they have made.
+_SQUARES = "the squares of a local_response_norm"
+_MEANS = "the means of a local_response_norm"
+_POWERS = "the divisor of a local_response_norm"
+
+
+def _starts_local_norm(t: Translation) -> bool:
+    """Returns whether the current node's squares go through the padding over channels of a local response norm."""
+    node = t.current
+    for wanted in (("view", "reshape"), ("pad", "constant_pad_nd"), ("avg_pool3d",)):
+        users = list(node.users)
+        if len(users) != 1 or str(users[0].target).removeprefix("aten.").partition(".")[0] not in wanted:
+            return False
+        node = users[0]
+    return True
+
+
+@_translates("avg_pool3d")
+def _mean_over_channels(t: Translation, args: Arguments) -> Imported:
+    found = t.imported(args[0])
+    if isinstance(found, Deferred) and found.kind == _SQUARES:
+        size, *rest = t.integers(args[1])
+        if rest == [1, 1] and size // 2 == found.number and size % 2:
+            return Deferred(_MEANS, found.value, size)
+        raise t.fail(f"a local response norm over {size} channels", "use torch.nn.LocalResponseNorm of an odd size")
+    raise t.fail("a pool over volumes", "the IR has pools over images only")
+
+
+@_translates("pow")
+def _power(t: Translation, args: Arguments) -> Imported:
+    found = t.imported(args[0])
+    if isinstance(found, Deferred) and found.kind == _MEANS and len(found.settings) == 2:
+        return Deferred(_POWERS, found.value, found.number, (*found.settings, _number(t, args[1], 1.0)))
+    raise t.fail("a power", "the IR has powers only within local_response_norm")
 
 
 @_translates("cat", "concat")
@@ -374,7 +420,10 @@ def _resize(t: Translation, args: Arguments) -> Imported:
 
 @_translates("pad", "constant_pad_nd")
 def _pad(t: Translation, args: Arguments) -> Imported:
-    value, amounts = t.value(args[0]), list(t.integers(args[1]))
+    found, amounts = t.imported(args[0]), list(t.integers(args[1]))
+    if isinstance(found, Deferred) and found.kind == _SQUARES and len(amounts) == 6:
+        return Deferred(_SQUARES, found.value, amounts[4])
+    value = t.value(args[0])
     is_constant = "constant" in str(t.current.target)
     mode, fill = ("constant", args[2]) if is_constant else (args[2] or "constant", args[3])
     amounts += [0] * (4 - len(amounts))

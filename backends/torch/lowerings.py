@@ -30,6 +30,7 @@ from gensynth.ir.ops import (
     HardSwish,
     Identity,
     LeakyRelu,
+    LocalResponseNorm,
     Mul,
     Pad,
     Relu,
@@ -187,6 +188,11 @@ def _batch_norm(op: BatchNorm, operands: Sequence[TensorType]) -> Run:
         )
 
     return run
+
+
+@lowering(LocalResponseNorm)
+def _local_response_norm(op: LocalResponseNorm, operands: Sequence[TensorType]) -> Run:
+    return lambda scope, x: F.local_response_norm(x, op.size, op.alpha, op.beta, op.k)
 
 
 @lowering(Dropout)

@@ -45,11 +45,12 @@ class Constant:
 
 @dataclass(frozen=True)
 class Deferred:
-    """A step of a pattern that is no op by itself: which one, of which value, with which number."""
+    """A step of a pattern that is no op by itself: which one, of which value, with which number or settings so far."""
 
     kind: str
     value: Value
     number: int = 0
+    settings: tuple[float, ...] = ()
 
 
 Imported = Value | Constant | Deferred | tuple["Imported", ...]
@@ -202,7 +203,8 @@ class Translation:
             return found
         if isinstance(found, Deferred):
             raise self.fail(
-                f"it reads half of a pattern ({found.kind})", "the IR has only the whole (channel_shuffle, hard_swish)"
+                f"it reads half of a pattern ({found.kind})",
+                "the IR has only the whole (channel_shuffle, hard_swish, local_response_norm)",
             )
         shown = f"the weight {found.name}" if isinstance(found, Constant) else repr(argument)
         raise self.fail(f"it reads {shown} where an op of the IR has a value", "combine computed values only")

@@ -5,7 +5,7 @@ from .choose import Choose
 from .convolution import Conv2d, ConvTranspose2d
 from .elementwise import Add, Mul
 from .linear import Dense
-from .normalization import BatchNorm, Dropout
+from .normalization import BatchNorm, Dropout, LocalResponseNorm
 from .pooling import AvgPool, GlobalAvgPool, MaxPool
 from .shape import ChannelShuffle, Concat, Flatten, Identity, Pad, Reshape, Resize, Split
 
@@ -26,6 +26,7 @@ __all__ = [
     "HardSwish",
     "Identity",
     "LeakyRelu",
+    "LocalResponseNorm",
     "MaxPool",
     "Mul",
     "Pad",

@@ -6,7 +6,9 @@ equal splits, shuffles). `ChannelFlow` walks the graph once and writes all of th
 
 A shuffle needs two readings. The *true* one permutes the atoms. It makes slicing exact, but through several shuffles
 and splits in a row it demands more and more atoms to go together, in the end all of them. The *nominal* one takes the
-shuffle's result to be laid out as its operand: sizes stay right, contents need not. Both are recorded.
+shuffle's result to be laid out as its operand: sizes stay right, contents need not. Both are recorded. So it is with
+local response normalization: truly no channel can go, since those beside it would get other neighbours; nominally each
+can.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from gensynth.ir.ops import (
     HardSwish,
     Identity,
     LeakyRelu,
+    LocalResponseNorm,
     MaxPool,
     Mul,
     Pad,
@@ -302,3 +305,13 @@ def _softmax(flow: ChannelFlow, path: str, op: Op, node: Node, operands: Sequenc
     if op.axis == 1:
         flow.fix(operands[0], f"softmax at %{path} divides by the sum over all channels")
     return [operands[0]]
+
+
+@_rule(LocalResponseNorm)
+def _local_response_norm(flow: ChannelFlow, path: str, op: Op, node: Node, operands: Sequence[Labels]) -> list[Labels]:
+    assert isinstance(op, LocalResponseNorm)
+    labels = operands[0]
+    if op.size > 1 and len(labels):
+        flow.true_pairs.append((labels.true, np.full_like(labels.true, labels.true[0])))
+        flow.linked.append(np.concatenate([labels.true, labels.nominal]))
+    return [labels]

@@ -33,7 +33,7 @@ class ChannelGroup:
 
     `blocks` parts the positions: keeping whole blocks slices exactly (the network computes what it would with the
     other channels removed). They are single positions but where the channels run through shuffles and splits in a
-    row; there, other kept sets give valid networks whose weights fit less well.
+    row, or a local response normalization; there, other kept sets give valid networks whose weights fit less well.
     """
 
     id: str
@@ -218,7 +218,8 @@ class ChannelGroups:
                 )
             if not self.groups[index].exact:
                 raise PassError(
-                    f"group '{identifier}' runs through shuffles and splits, so its channels cannot be reordered",
+                    f"group '{identifier}' runs through shuffles, splits or local response norms, so its channels"
+                    " cannot be reordered",
                     hint="leave out groups that are not exact",
                 )
             wanted[index] = order

@@ -41,8 +41,8 @@ class Kernel:
     """One kernel, or one node that only renames (`anchor` with `renames`).
 
     `nodes` are the nodes it computes, in order. `anchor` is the first of them unless all are pointwise; then it is None
-    and the kernel starts from `operands[0]`. `operands` are the values it reads: the anchor's, then one for each `add` or
-    `mul` among the steps, in order.
+    and the kernel starts from `operands[0]`. `operands` are the values it reads: the anchor's, then one for each `add`
+    or `mul` among the steps, in order.
     """
 
     nodes: tuple[Node, ...]

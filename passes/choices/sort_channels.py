@@ -15,7 +15,7 @@ __all__ = ["SortChannels"]
 class SortChannels(Pass, name="sort-channels"):
     """Orders the channels of every group by importance, largest filters first. Exact: the function stays.
 
-    Groups whose channels run through shuffles and splits in a row keep their order.
+    Groups whose channels run through shuffles and splits in a row, or a local response norm, keep their order.
 
     What opens widths afterwards keeps the first channels, so they had better be the ones that matter.
     """

@@ -29,6 +29,7 @@ from gensynth.ir.ops import (
     HardSwish,
     Identity,
     LeakyRelu,
+    LocalResponseNorm,
     MaxPool,
     Mul,
     Pad,
@@ -180,7 +181,7 @@ def _dense(op: Dense, operands: Sequence[TensorType], results: Sequence[TensorTy
     return operands[0].elements() * op.features
 
 
-no_macs(Add, Mul, BatchNorm, Dropout, AvgPool, GlobalAvgPool, MaxPool)
+no_macs(Add, Mul, BatchNorm, LocalResponseNorm, Dropout, AvgPool, GlobalAvgPool, MaxPool)
 no_macs(HardSigmoid, HardSwish, LeakyRelu, Relu, Relu6, Sigmoid, Silu, Softmax)
 no_macs(ChannelShuffle, Concat, Flatten, Identity, Pad, Reshape, Resize, Split)
 
@@ -200,6 +201,12 @@ _per_element(Add, Mul, Relu, count=1)
 _per_element(BatchNorm, LeakyRelu, Relu6, count=2)
 _per_element(HardSigmoid, Sigmoid, Silu, count=4)
 _per_element(HardSwish, Softmax, count=5)
+
+
+@operations_of(LocalResponseNorm)
+def _local_response_norm(op: LocalResponseNorm, operands: Sequence[TensorType], results: Sequence[TensorType]) -> int:
+    # A square, the additions of the window, then a scale, a shift, a power and a division.
+    return (op.size + 4) * results[0].elements()
 
 
 @operations_of(MaxPool)

@@ -6,7 +6,7 @@ from op_cases import one_node, residual
 
 from gensynth.backends.reference import meaning, reference_values, run_reference
 from gensynth.ir import Builder, Network, Op, UsageError, WeightsError, initialize, parse
-from gensynth.ir.ops import AvgPool, BatchNorm, ChannelShuffle, Conv2d, MaxPool, Resize
+from gensynth.ir.ops import AvgPool, BatchNorm, ChannelShuffle, Conv2d, LocalResponseNorm, MaxPool, Resize
 
 
 def run(op, x, weights=None):
@@ -41,6 +41,13 @@ def test_batch_norm_uses_the_running_statistics():
     named = {"scale": 2.0, "bias": 1.0, "mean": 1.0, "variance": 4.0}
     weights = {f"stage1.y0.{name}": np.array([value], np.float32) for name, value in named.items()}
     assert run(BatchNorm(epsilon=0.0), x, weights).tolist() == [[3.0]]
+
+
+def test_local_response_norm_divides_by_a_power_of_the_mean_square_of_neighbours():
+    x = np.array([1, 2, 3, 4], np.float32).reshape(1, 4, 1, 1)
+    sums = np.array([1 + 4, 1 + 4 + 9, 4 + 9 + 16, 9 + 16])
+    found = run(LocalResponseNorm(size=3, alpha=6.0, beta=0.5, k=2.0), x).ravel()
+    np.testing.assert_allclose(found, [1, 2, 3, 4] / np.sqrt(2 + 2 * sums), rtol=1e-6)
 
 
 def test_a_channel_shuffle_interleaves_the_groups():

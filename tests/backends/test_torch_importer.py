@@ -85,6 +85,20 @@ def test_values_are_called_after_modules(net):
     assert "test_torch_importer.py" in graph.node("layer1.0.add").origin
 
 
+def test_a_local_response_norm_is_found_in_the_eight_steps_that_torch_makes_of_it():
+    layers = nn.Sequential(nn.Conv2d(1, 8, 1), nn.LocalResponseNorm(5, 0.5, 0.6, 2.0), nn.ReLU()).eval()
+    for program in (export(layers, torch.randn(2, 1, 4, 4)), export(layers, torch.randn(2, 1, 4, 4), dynamic=True)):
+        for form in (program, program.run_decompositions(None)):
+            nodes = from_torch(form).graph.nodes
+            assert [(node.name, node.op.text()) for node in nodes][1:] == [
+                ("layer1", "local_response_norm {size=5, alpha=0.5, beta=0.6, k=2.0}"),
+                ("layer2", "relu"),
+            ]
+    even = nn.Sequential(nn.Conv2d(1, 8, 1), nn.LocalResponseNorm(4)).eval()
+    with pytest.raises(UsageError, match="local response norm over 4 channels"):
+        from_torch(export(even, torch.randn(2, 1, 4, 4)))
+
+
 def test_names_that_start_with_a_digit_get_a_word_in_front():
     program = export(nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU()).eval(), torch.randn(1, 1, 4, 4))
     assert [node.name for node in from_torch(program).graph.nodes] == ["layer0", "layer1"]

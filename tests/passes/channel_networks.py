@@ -16,6 +16,7 @@ from gensynth.ir.ops import (
     Dense,
     Flatten,
     GlobalAvgPool,
+    LocalResponseNorm,
     MaxPool,
     Mul,
     Relu,
@@ -115,6 +116,14 @@ def transposed() -> Graph:
     return b.build()
 
 
+def local_norm() -> Graph:
+    """AlexNet's beginning: the norm makes neighbours of channels."""
+    b = Builder("local_norm")
+    x = b.emit(Relu(), conv(b, b.input("image", (3, 6, 6)), 8, 3, name="stem", norm=False))
+    x = b.emit(MaxPool(kernel=2), b.emit(LocalResponseNorm(size=3, alpha=0.5), x, name="local"))
+    return head(b, conv(b, x, 6, 3, name="second"))
+
+
 NETWORKS: dict[str, Callable[[], Graph]] = {
     "residual": residual,
     "inverted_residual": inverted_residual,
@@ -125,4 +134,5 @@ NETWORKS: dict[str, Callable[[], Graph]] = {
     "shuffle_v2_thrice": lambda: shuffle_v2(3),
     "flat": flat,
     "transposed": transposed,
+    "local_norm": local_norm,
 }

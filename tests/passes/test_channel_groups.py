@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from channel_networks import NETWORKS, inverted_residual, residual, shuffle_v1, shuffle_v2
+from channel_networks import NETWORKS, inverted_residual, local_norm, residual, shuffle_v1, shuffle_v2
 
 from gensynth.ir import Builder, Graph, Op, PassError, TensorType, parse
 from gensynth.ir.ops import Add, Conv2d, Dense, Flatten, GlobalAvgPool, Relu, Reshape, Softmax, Split
@@ -77,6 +77,14 @@ def test_a_shuffle_between_grouped_convolutions_is_exact_only_for_whole_blocks()
     assert found.width == 8
     assert not found.exact
     assert found.blocks == ((0, 4), (1, 5), (2, 6), (3, 7))
+
+
+def test_a_local_response_norm_leaves_the_width_open_but_no_channel_can_go_exactly() -> None:
+    found = group(local_norm(), "stem")
+    assert found.fixed is None
+    assert found.blocks == (tuple(range(8)),)
+    assert found.consumers == ("second",)
+    assert group(local_norm(), "second").exact
 
 
 def test_shuffled_units_in_a_row_stay_free_to_change_their_width() -> None:

@@ -14,6 +14,7 @@ from gensynth.ir.ops import (
     ConvTranspose2d,
     Dense,
     GlobalAvgPool,
+    LocalResponseNorm,
     MaxPool,
     Relu,
     Resize,
@@ -106,6 +107,7 @@ def test_running_statistics_are_stored_but_are_no_trainable_weights() -> None:
     ("op", "operands", "operations"),
     [
         (Add(), (image(2, 3, 3), image(2, 3, 3)), 18),
+        (LocalResponseNorm(size=5), (image(8, 3, 3),), 72 * 9),
         (MaxPool(kernel=2), (image(2, 4, 4),), 2 * 4 * 3),
         (AvgPool(kernel=2), (image(2, 4, 4),), 2 * 4 * 4),
         (GlobalAvgPool(), (image(2, 4, 4),), 32),

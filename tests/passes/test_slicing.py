@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from channel_networks import NETWORKS, flat, inverted_residual, residual, shuffle_v1, shuffle_v2
+from channel_networks import NETWORKS, flat, inverted_residual, local_norm, residual, shuffle_v1, shuffle_v2
 
 from gensynth.backends.reference import run_reference
 from gensynth.ir import Array, Graph, Network, PassError, check_weights, initialize, parameters_of, parse, verify
@@ -181,6 +181,8 @@ def test_orders_must_be_permutations_of_exact_groups() -> None:
         permute_channels(with_random_weights(shuffle_v2(3)), {"stem": [7, 6, 5, 4, 3, 2, 1, 0]})
     with pytest.raises(PassError, match="shuffles"):
         permute_channels(with_random_weights(shuffle_v1(16)), {"squeeze": [7, 6, 5, 4, 3, 2, 1, 0]})
+    with pytest.raises(PassError, match="local response norms"):
+        permute_channels(with_random_weights(local_norm()), {"stem": [7, 6, 5, 4, 3, 2, 1, 0]})
 
 
 def test_importance_is_the_norm_of_all_filters_of_a_position() -> None:
