@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from gensynth import backends, ir, passes, synth
     from gensynth.backends.drawing import draw
+    from gensynth.backends.onnx import export_onnx
     from gensynth.backends.torch import Recipe, evaluate, from_torch, to_torch, train
     from gensynth.ir import Builder, Diff, GenSynthError, Graph, Network, initialize, ops
     from gensynth.passes import run_pipeline
@@ -43,6 +44,7 @@ __all__ = [
     "diff",
     "draw",
     "evaluate",
+    "export_onnx",
     "from_torch",
     "initialize",
     "ir",
@@ -72,6 +74,7 @@ _HOMES = {
     "Recipe": "backends.torch",
     "draw": "backends.drawing",
     "evaluate": "backends.torch",
+    "export_onnx": "backends.onnx",
     "from_torch": "backends.torch",
     "initialize": "ir",
     "ops": "ir",
@@ -82,6 +85,9 @@ _HOMES = {
     "to_torch": "backends.torch",
     "train": "backends.torch",
 }
+
+_LIBRARIES = {"onnx": "onnx", "torch": "PyTorch"}
+"""What the library of an extra is called, by the name of both."""
 
 
 def load(path: str | os.PathLike[str], weights: str | os.PathLike[str] | None = None) -> Network:
@@ -160,12 +166,13 @@ def __getattr__(name: str) -> object:
     try:
         return getattr(import_module(f"gensynth.{home}"), name)
     except ModuleNotFoundError as error:
-        if error.name != "torch":
+        library = _LIBRARIES.get(error.name or "")
+        if library is None:
             raise
         from gensynth.ir import UsageError
 
         raise UsageError(
-            f"gensynth.{name} needs PyTorch, which is not installed", hint='pip install "gensynth[torch]"'
+            f"gensynth.{name} needs {library}, which is not installed", hint=f'pip install "gensynth[{error.name}]"'
         ) from None
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from gensynth.ir import GenSynthError, UsageError, nearest
 
-from . import generators, listings, networks, optimizing, training
+from . import compiling, exporting, generators, listings, networks, optimizing, training
 from .command import Command, Interrupted
 
 __all__ = ["COMMANDS", "main"]
@@ -18,6 +18,8 @@ COMMANDS: dict[str, Command] = {
     for command in (
         *generators.COMMANDS,
         *networks.COMMANDS,
+        *exporting.COMMANDS,
+        *compiling.COMMANDS,
         *optimizing.COMMANDS,
         *training.COMMANDS,
         *listings.COMMANDS,

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from gensynth.ir import UsageError, nearest
 
-__all__ = ["Command", "Interrupted", "count", "positive", "require_torch"]
+__all__ = ["Command", "Interrupted", "count", "positive", "require_onnx", "require_torch"]
 
 
 class Interrupted(KeyboardInterrupt):
@@ -94,3 +94,13 @@ def require_torch(what: str) -> None:
     """
     if find_spec("torch") is None:
         raise UsageError(f"{what} needs PyTorch, which is not installed", hint='pip install "gensynth[torch]"')
+
+
+def require_onnx(what: str) -> None:
+    """Checks, without importing it, that onnx is there.
+
+    Raises:
+        UsageError: it is not; the hint says how to install it.
+    """
+    if find_spec("onnx") is None:
+        raise UsageError(f"{what} needs onnx, which is not installed", hint='pip install "gensynth[onnx]"')

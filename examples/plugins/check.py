@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 import gensynth as gs
+from gensynth.backends.onnx import run_onnx, to_onnx
 from gensynth.backends.reference import run_reference
 from gensynth.ir import Network
 from gensynth.synth.performance import Outcome, performance_function
@@ -22,6 +23,7 @@ images = gs.task("stripes", noise=0.25).split("validation").inputs[:4]
 expected = run_reference(changed, images)[0]
 found = gs.to_torch(changed)(torch.from_numpy(images)).detach().numpy()
 assert np.allclose(found, expected, atol=1e-5)
+assert np.allclose(run_onnx(to_onnx(changed), images)[0], expected, atol=1e-5)
 
 generator = gs.Generator(gs.run_pipeline(net, "offer{rewrite=relu-to-hard-tanh},open-width{ratios=[0.5,1.0]}"))
 texts = {gs.to_text(generator.generate(seed)) for seed in range(8)}
