@@ -21,8 +21,9 @@ _BRANCH = re.compile(r"^\s*(?:b\.\w+|b|cbn?z|tbn?z|j\w+)\s+(?:.*,\s*)?(\.L[\w$.]
 
 @dataclass(frozen=True)
 class HotLoop:
-    """The innermost loop with the most multiply-adds: how many of them, of loads (a pair counts as two), and of
-    vectors that go to the stack or come from it (`spills`).
+    """The innermost loop with the most multiply-adds, in instructions; a load of a pair counts as two.
+
+    `spills` are the vectors that go to the stack or come from it.
     """
 
     instructions: int
@@ -65,7 +66,10 @@ def _loops(lines: Sequence[str]) -> Iterator[tuple[int, int]]:
 
 
 def hot_loop(lines: Sequence[str], architecture: str) -> HotLoop | None:
-    """Returns the counts of a function's hot loop on `aarch64` or `x86_64`; None where it has no loop with multiplies."""
+    """Returns the counts of a function's hot loop; None where no loop multiplies.
+
+    `architecture` is `aarch64` or `x86_64`.
+    """
     multiply, load, stack = (
         (_AARCH64_MULTIPLY, _AARCH64_LOAD, _AARCH64_STACK)
         if architecture == "aarch64"

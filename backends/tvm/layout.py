@@ -1,9 +1,9 @@
 """Layout: where every value of a network lies.
 
-Images are held channels last, [n, h, w, c], so that vectors run over channels. Values of other ranks are held in row-major
-order, as an image whose channels are the last axis. On a CPU, images that a padded convolution reads stand in a halo of
-zeros. Operands of a concatenation are made where the result wants them, parts of a split are read where they lie; a copy
-is made only where a value would have to be in two places.
+Images are held channels last, [n, h, w, c], so that vectors run over channels. Values of other ranks are held in
+row-major order, as an image whose channels are the last axis. On a CPU, images that a padded convolution reads stand in
+a halo of zeros. Operands of a concatenation are made where the result wants them, parts of a split are read where they
+lie; a copy is made only where a value would have to be in two places.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from math import prod
 
 from gensynth.ir import Graph, Node, Value, pair
-from gensynth.ir.ops import AvgPool, Concat, Conv2d, Dense, Dropout, Flatten, Identity, Reshape, Split
+from gensynth.ir.ops import Concat, Conv2d, Dense, Dropout, Flatten, Identity, Reshape, Split
 
 from .kernels.specification import View
 
@@ -99,12 +99,9 @@ def image_of(value: Value) -> tuple[int, int, int]:
 def padding_read(node: Node) -> Halo:
     """Returns how many zero elements a node reads around its operand on a CPU: (top, bottom, left, right)."""
     op = node.op
-    if isinstance(op, Conv2d):
-        kernel, stride, dilation = pair(op.kernel), pair(op.stride), pair(op.dilation)
-    elif isinstance(op, AvgPool) and op.count_padding:
-        kernel, stride, dilation = pair(op.kernel), pair(op.steps), (1, 1)
-    else:
+    if not isinstance(op, Conv2d):
         return 0, 0, 0, 0
+    kernel, stride, dilation = pair(op.kernel), pair(op.stride), pair(op.dilation)
     top, _, left, _ = op.pads(node.operands[0].type)
     _, height, width = image_of(node.operands[0])
     _, rows, columns = image_of(node.result)
@@ -202,7 +199,7 @@ class _Planner:
                 root, _ = self._root(value.name)
                 a, b = halos.get(root, (0, 0, 0, 0)), padding_read(node)
                 halos[root] = (max(a[0], b[0]), max(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3]))
-        for name, value in self.graph.values.items():
+        for name in self.graph.values:
             root, channel = self._root(name)
             if root not in layout.storages:
                 channels, height, width = image_of(self.graph.values[root])

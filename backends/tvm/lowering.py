@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy.typing as npt
 
 from gensynth.ir import Graph, Network, Node, UsageError, Value, WeightsError, architecture_hash, check_weights
 from gensynth.ir.ops import BatchNorm, Concat, Dense, Flatten, Identity, Reshape, Softmax, Split
+from gensynth.ir.plugins import load_plugins
 from gensynth.passes import run_pipeline
 from gensynth.passes.analyses.kernels import Kernel, group_kernels
 from gensynth.passes.analyses.memory_plan import Buffer, plan_memory
@@ -25,6 +27,13 @@ from .targets import Target
 __all__ = ["Chosen", "Schedules", "lower"]
 
 ALIGNMENT = 64
+
+PLUGINS = "gensynth.kernels"
+"""Entry-point group of modules that register kernel templates for ops of others."""
+
+WEIGHTS_READ_AGAIN = 16 * 2**20
+"""Networks with at most so many bytes of weights run a batch image by image: what that costs in reading weights again,
+activations that stay in the cache more than pay."""
 
 CYCLES_PER_THREAD = 3000
 """A step is shared among threads where each gets at least so much work: a barrier costs about half of it."""
@@ -92,8 +101,13 @@ def lower(
     """
     if dtype not in target.dtypes:
         raise UsageError(f"{target.name} has no {dtype} kernels", hint=f"it has {', '.join(target.dtypes)}")
+    load_templates(target)
     prepared = prepare(network)
-    return _Lowering(prepared, target, batch, dtype, schedules or {}).program(network)
+    assert prepared.weights is not None
+    size = sum(array.nbytes for array in prepared.weights.values())
+    alone = target.kind == "cpu" and size <= WEIGHTS_READ_AGAIN
+    at_once = 1 if alone else batch
+    return _Lowering(prepared, target, at_once, dtype, schedules or {}).program(network, batch // at_once)
 
 
 class _Lowering:
@@ -107,7 +121,7 @@ class _Lowering:
         self.layout: Layout = lay_out(self.graph, batch=batch, halo=on_cpu, borrow=dtype == "f32")
         self.calls: list[_Call] = []
 
-    def program(self, original: Network) -> Program:
+    def program(self, original: Network, repeats: int) -> Program:
         self._calls()
         self._order()
         kernels, numbers = self._choose()
@@ -133,15 +147,17 @@ class _Lowering:
             dtype=self.dtype,
             kernels=tuple(kernels),
             steps=tuple(steps),
-            inputs=self._tensors(self.graph.inputs),
-            outputs=self._tensors(self.graph.outputs),
+            inputs=self._tensors(self.graph.inputs, repeats),
+            outputs=self._tensors(self.graph.outputs, repeats),
             weights=blob.bytes(),
             arena=arena,
             placements=placements,
+            repeats=repeats,
         )
 
-    def _tensors(self, values: tuple[Value, ...]) -> tuple[Tensor, ...]:
-        return tuple(Tensor(value.name, value.type, (self.batch, *value.type.sizes(1)[1:])) for value in values)
+    def _tensors(self, values: tuple[Value, ...], repeats: int) -> tuple[Tensor, ...]:
+        images = self.batch * repeats
+        return tuple(Tensor(value.name, value.type, (images, *value.type.sizes(1)[1:])) for value in values)
 
     # Calls.
 
@@ -214,7 +230,7 @@ class _Lowering:
         """Copies a value to one of another shape, element by element in row-major order (of NCHW)."""
         source, result = self._inside(node.operands[0]), self._inside(node.result)
         if node.operands[0].type.rank == 4 and node.result.type.rank == 4:
-            view, place = source
+            view = source[0]
             line = Storage(f"{node.name}.line", view.channels * view.height * view.width, 1, 1, self.batch)
             self._copy(source, (_row_major(view, line.image), (line, 0)), (node,))
             self._copy((_row_major(result[0], line.image), (line, 0)), result, (node,))
@@ -272,9 +288,15 @@ class _Lowering:
             steps.append(Step(node.op, other))
         inputs = tuple(_spread(view, out) if anchor is None else view for view in views[:count])
         if isinstance(op, Softmax):
-            op, inputs, out, steps = self._softmax(kernel, op, inputs[0], out, steps)
+            turn = self._turn(kernel.nodes[0])
+            spec = KernelSpec(Softmax(axis=1), self.batch, (turn(inputs[0]),), turn(out), (), self.dtype)
+            self.calls.append(_Call(spec, list(places[:1]), place, kernel.nodes[:1], {}))
+            if not steps:
+                return
+            op, inputs, places = Identity(), (_plain(out),), (place, *places[1:])
+        nodes = kernel.nodes[isinstance(kernel.nodes[0].op, Softmax) :]
         spec = KernelSpec(op, self.batch, inputs, _plain(out), tuple(steps), self.dtype)
-        self.calls.append(_Call(spec, list(places), place, kernel.nodes, weights))
+        self.calls.append(_Call(spec, list(places), place, nodes, weights))
 
     def _broadcast(self, node: Node, view: View, value: Value) -> View:
         ranks = {operand.type.rank for operand in node.operands}
@@ -291,17 +313,18 @@ class _Lowering:
         gain = scale / np.sqrt(variance + op.epsilon)
         return gain.astype(np.float32), (bias - mean * gain).astype(np.float32)
 
-    def _softmax(
-        self, kernel: Kernel, op: Softmax, view: View, out: View, steps: list[Step]
-    ) -> tuple[Softmax, tuple[View, ...], View, list[Step]]:
-        """Turns the axis of a softmax into the channels."""
-        rank = kernel.result.type.rank
+    def _turn(self, node: Node) -> Callable[[View], View]:
+        """Returns what makes the axis of a softmax the channels."""
+        op, rank = node.op, node.result.type.rank
+        assert isinstance(op, Softmax)
         if op.axis == (1 if rank == 4 else rank - 1):
-            return Softmax(axis=1), (_plain(view),), out, steps
-        if rank > 4 or steps:
-            raise UsageError(f"%{kernel.name}: softmax over axis {op.axis} of {kernel.result.type} cannot be compiled")
-        turn = _columns_first if op.axis == 3 else _rows_first
-        return Softmax(axis=1), (turn(view),), turn(out), steps
+            return _plain
+        if rank > 4:
+            raise UsageError(
+                f"%{node.name}: softmax over axis {op.axis} of {node.result.type} cannot be compiled",
+                hint="reshape to four dimensions or less before it",
+            )
+        return _columns_first if op.axis == 3 else _rows_first
 
     # Order, kernels, memory.
 
@@ -390,6 +413,12 @@ class _Lowering:
             size = 4 if self.dtype == "f32" else 2
             return Pointer("arena", offsets[id(storage)] + element * size)
         return Pointer("input" if storage.space == "input" else "output", element * 4, storage.index)
+
+
+def load_templates(target: Target) -> None:
+    """Loads the templates for a target's kind: the built-in ones, and those of plug-ins."""
+    importlib.import_module(f".kernels.{target.kind}", __package__)
+    load_plugins(PLUGINS)
 
 
 def default_schedule(spec: KernelSpec, target: Target) -> Chosen:

@@ -15,7 +15,7 @@ __all__ = ["CompiledKernel", "Placement", "Pointer", "Program", "ProgramStep", "
 
 @dataclass(frozen=True)
 class Tensor:
-    """An input or output as the caller sees it: float32, NCHW, contiguous, `shape` with the batch in place of N."""
+    """An input or output as the caller sees it: float32, NCHW, contiguous, `shape` with all images of a run for N."""
 
     name: str
     type: TensorType
@@ -65,7 +65,7 @@ class ProgramStep:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a value lies in the arena, in bytes, and the phases (runs of steps between barriers) that it must be kept."""
+    """Where a value lies in the arena, in bytes, and in which phases (steps between barriers) it must be kept."""
 
     value: str
     offset: int
@@ -78,8 +78,12 @@ class Placement:
 class Program:
     """A network as the executor runs it.
 
-    `weights` is one blob, each array aligned to 64 bytes; `arena` the bytes of all activations, aligned to 64 and readable
-    for 64 bytes on both sides.
+    `weights` is one blob, each array aligned to 64 bytes; `arena` the bytes of all activations, aligned to 64 and
+    readable for 64 bytes on both sides.
+
+    A run takes `repeats` times `batch` images. With `repeats` over 1 the steps are run so many times, each time for the
+    next `batch` images: an input's or output's pointer moves on by `batch` images. Repeats do not depend on each other,
+    so threads take repeats, not tasks: each has an arena of its own and needs no barriers. Activations stay in caches.
     """
 
     name: str
@@ -94,3 +98,9 @@ class Program:
     weights: bytes
     arena: int
     placements: tuple[Placement, ...] = ()
+    repeats: int = 1
+
+    @property
+    def images(self) -> int:
+        """How many images a run takes."""
+        return self.batch * self.repeats

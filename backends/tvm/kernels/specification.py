@@ -33,19 +33,19 @@ __all__ = [
 ]
 
 Weights = Mapping[str, npt.NDArray[np.float32]]
-"""A kernel's weights: the anchor's by local name (`weight`, `bias`), and for the batch norm of step i, already brought to
-y = scale x + shift, `i.scale` and `i.shift`, each [channels]."""
+"""A kernel's weights: the anchor's by local name (`weight`, `bias`), and for the batch norm of step i, already brought
+to y = scale x + shift, `i.scale` and `i.shift`, each [channels]."""
 
 
 @dataclass(frozen=True)
 class View:
     """How a kernel sees one value: an image of channels in memory, strides in elements.
 
-    A value [N, C] is an image of height and width 1; one of another rank is one too, its elements being the channels, in
-    row-major order. A kernel's pointer points at element [0, 0, 0, 0]; element [n, h, w, c] lies `n image + h row +
-    w pixel + c channel` further. `halo` says how many zero elements lie around the image in memory, (top, bottom, left,
-    right): a kernel may read there, and never writes there. `channel` is 1 but for the caller's own NCHW arrays, which
-    are float32 (`dtype`) also where activations are float16.
+    A value [N, C] is an image of height and width 1; one of another rank is one whose channels are the last axis. A
+    kernel's pointer points at element [0, 0, 0, 0]; element [n, h, w, c] lies `n image + h row + w pixel + c channel`
+    further. `halo` says how many zero elements lie around the image in memory, (top, bottom, left, right): a kernel may
+    read there, and never writes there. `channel` is 1 but for the caller's own NCHW arrays, which are float32 (`dtype`)
+    also where activations are float16. A stride of 0 repeats elements.
     """
 
     channels: int
@@ -74,10 +74,9 @@ class Step:
 class KernelSpec:
     """One kernel: `output = steps(op(inputs))`, for `batch` images.
 
-    `op` is `identity` where there is no anchor but steps alone. `dtype` is that of weights in memory, and of activations but
-    for the caller's arrays, which only `identity` reads or writes (it converts).
-    On a CPU an input's halo holds at least the zeros that a convolution or `count_padding` pool reads; on a GPU there is
-    no halo, and kernels check bounds.
+    `op` is `identity` where there is no anchor but steps alone. `dtype` is that of weights in memory, and of
+    activations but for the caller's arrays, which only `identity` reads or writes (it converts). On a CPU an input's halo holds at
+    least the zeros that a convolution reads; other kernels, and all on a GPU, check bounds.
 
     The function that a template writes takes pointers to the inputs, to the steps' operands in order, to the arrays
     that `pack` returns in order, and to the output; on a CPU then two int32, `begin` and `end`: it is to do the tasks
@@ -96,6 +95,7 @@ class ZeroHalo(Op):
     """The anchor of kernels that write zeros around the image of their output, and nothing else. No op of the IR."""
 
     name = "zero_halo"
+    attributes: ClassVar = {}
     _key = ("zero_halo",)
     _hash = hash("zero_halo")
 

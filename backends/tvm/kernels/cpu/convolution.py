@@ -8,9 +8,9 @@ A tile of outputs, some positions times some vectors of channels, is accumulated
             accumulators[position][vector] += input[position] (broadcast) * weight[vector]
         output = steps(accumulators)
 
-Weights are packed so that the inner loop reads them in order. Each broadcast serves all vectors, each vector of weights all
-positions, so that multiply-adds, not loads, bound the loop. Where the machine multiplies by a lane of a register, four
-input channels are loaded at once and no broadcast is needed.
+Weights are packed so that the inner loop reads them in order. Each broadcast serves all vectors, each vector of weights
+all positions, so that multiply-adds, not loads, bound the loop. Where the machine multiplies by a lane of a register,
+four input channels are loaded at once and no broadcast is needed.
 """
 
 from __future__ import annotations
@@ -309,7 +309,7 @@ class Vectors:
 def multiply_channels(
     accumulators: Any, left: Broadcasts, right: Vectors, channels: int, *, by_lane: bool, unroll: bool = False
 ) -> None:
-    """Writes accumulators[position][vector] += sum over channels of left[position][channel] * right[channel][vector]."""
+    """Writes accumulators[position][vector] += sum over channels of left[position][channel] right[channel][vector]."""
     step = 4 if by_lane else 1
     whole, rest = divmod(channels, step)
     if unroll or whole == 1:
@@ -328,9 +328,8 @@ def _multiply(accumulators: Any, left: Broadcasts, right: Vectors, first: Any, c
     if step > 1:
         held = T.alloc_buffer((len(left.offsets) * step,), "float32", scope="local")
         for position, offset in enumerate(left.offsets):
-            T.buffer_store(
-                held, left.buffer[T.Ramp(left.base + offset + first, 1, step)], [span(position * step, step)]
-            )
+            value = left.buffer[span(left.base + offset + first, step)]
+            T.buffer_store(held, value, [span(position * step, step)])
     for channel in range(channels):
         start = right.base + (first + channel) * right.width
         weights = [right.buffer[span(start + vector * lanes, lanes)] for vector in range(right.count)]
@@ -410,7 +409,7 @@ class _Writer:
         shape, lanes = self.shape, self.schedule.lanes
         width = vectors * lanes
         positions = [(y, x) for y in range(rows) for x in range(columns)]
-        packed, bias = self.frame.packed[:2]
+        bias = self.frame.packed[1]
         channel = tile * (self.schedule.vectors * lanes)
         padded = self.full * self.schedule.vectors * lanes + self.rest * lanes
         first = (group * padded + channel) * shape.taps
@@ -443,15 +442,15 @@ class _Writer:
         by_lane = self.target.multiplies_by_lane and shape.inputs >= 4
         few = shape.inputs * work <= UNROLLED and shape.inputs <= 4
         unroll_columns = not self.target.multiplies_by_lane and (few or shape.kernel[1] * work <= UNROLLED * 2)
-        with T.serial(0, shape.kernel[0]) as u:
-            with (T.unroll if unroll_columns else T.serial)(0, shape.kernel[1]) as v:
-                base = origin + u * (shape.dilation[0] * view.row) + v * (shape.dilation[1] * view.pixel)
-                taps = first + (u * shape.kernel[1] + v) * (shape.inputs * width)
-                multiply_channels(
-                    accumulators,
-                    Broadcasts(self.frame.inputs[0], base, offsets),
-                    Vectors(self.frame.packed[0], taps, vectors, self.schedule.lanes),
-                    shape.inputs,
-                    by_lane=by_lane,
-                    unroll=few,
-                )
+        columns = T.unroll if unroll_columns else T.serial
+        with T.serial(0, shape.kernel[0]) as u, columns(0, shape.kernel[1]) as v:
+            base = origin + u * (shape.dilation[0] * view.row) + v * (shape.dilation[1] * view.pixel)
+            taps = first + (u * shape.kernel[1] + v) * (shape.inputs * width)
+            multiply_channels(
+                accumulators,
+                Broadcasts(self.frame.inputs[0], base, offsets),
+                Vectors(self.frame.packed[0], taps, vectors, self.schedule.lanes),
+                shape.inputs,
+                by_lane=by_lane,
+                unroll=few,
+            )

@@ -101,7 +101,6 @@ class Depthwise:
         op, out = spec.op, spec.output
         assert isinstance(op, Conv2d)
         full, rest = divmod(op.channels, schedule.lanes)
-        vectors = full + bool(rest)
         blocks = -(-out.height // schedule.rows)
         with kernel_function(name, spec, packed=2, target=target) as frame:
             with T.serial(frame.begin, frame.end) as task:
@@ -151,7 +150,7 @@ class Depthwise:
         columns: int,
         channels: int,
     ) -> None:
-        op, source, out, lanes = spec.op, spec.inputs[0], spec.output, schedule.lanes
+        op, source, lanes = spec.op, spec.inputs[0], schedule.lanes
         assert isinstance(op, Conv2d)
         kernel, stride, dilation = pair(op.kernel), pair(op.stride), pair(op.dilation)
         top, _, left, _ = op_pads(spec)

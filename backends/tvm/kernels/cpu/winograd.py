@@ -1,7 +1,7 @@
 """Winograd's convolution on a CPU: 3x3 kernels with 2.25 times fewer multiplications.
 
-Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (arXiv 1509.09308), F(2x2, 3x3): of every 4x4 patch d of
-the input and 3x3 filter g, a 2x2 patch of the output is A^T [(G g G^T) * (B^T d B)] A, * element by element, with
+Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (arXiv 1509.09308), F(2x2, 3x3): of every 4x4 patch
+d of the input and 3x3 filter g, a 2x2 patch of the output is A^T [(G g G^T) * (B^T d B)] A, * element by element, with
 
     B^T = 1  0 -1  0    G = 1    0    0     A^T = 1  1  1  0
           0  1  1  0        1/2  1/2  1/2         0  1 -1 -1
