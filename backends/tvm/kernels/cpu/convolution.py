@@ -439,7 +439,7 @@ class _Writer:
         """Writes the sum over the window."""
         shape, view = self.shape, self.shape.source
         work = len(offsets) * vectors
-        by_lane = self.target.multiplies_by_lane and shape.inputs >= 4
+        by_lane = self.target.multiplies_by_lane and shape.inputs > 1
         few = shape.inputs * work <= UNROLLED and shape.inputs <= 4
         unroll_columns = not self.target.multiplies_by_lane and (few or shape.kernel[1] * work <= UNROLLED * 2)
         columns = T.unroll if unroll_columns else T.serial
