@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from gensynth import backends, ir, passes, synth
     from gensynth.backends.drawing import draw
-    from gensynth.backends.onnx import export_onnx
+    from gensynth.backends.onnx import export_onnx, import_onnx
     from gensynth.backends.torch import Recipe, evaluate, from_torch, to_torch, train
+    from gensynth.backends.tvm import compile_network as compile
+    from gensynth.backends.tvm import load_artifact
     from gensynth.ir import Builder, Diff, GenSynthError, Graph, Network, initialize, ops
     from gensynth.passes import run_pipeline
     from gensynth.passes.cost import CostReport
@@ -40,15 +42,18 @@ __all__ = [
     "Recipe",
     "__version__",
     "backends",
+    "compile",
     "cost",
     "diff",
     "draw",
     "evaluate",
     "export_onnx",
     "from_torch",
+    "import_onnx",
     "initialize",
     "ir",
     "load",
+    "load_artifact",
     "ops",
     "parse",
     "passes",
@@ -72,11 +77,14 @@ _HOMES = {
     "Graph": "ir",
     "Network": "ir",
     "Recipe": "backends.torch",
+    "compile": "backends.tvm",
     "draw": "backends.drawing",
     "evaluate": "backends.torch",
     "export_onnx": "backends.onnx",
     "from_torch": "backends.torch",
+    "import_onnx": "backends.onnx",
     "initialize": "ir",
+    "load_artifact": "backends.tvm",
     "ops": "ir",
     "prototype": "synth.prototypes",
     "run_pipeline": "passes",
@@ -86,7 +94,10 @@ _HOMES = {
     "train": "backends.torch",
 }
 
-_LIBRARIES = {"onnx": "onnx", "torch": "PyTorch"}
+_NAMES = {"compile": "compile_network"}
+"""What is called otherwise at home."""
+
+_LIBRARIES = {"onnx": "onnx", "torch": "PyTorch", "tvm": "TVM"}
 """What the library of an extra is called, by the name of both."""
 
 
@@ -164,7 +175,7 @@ def __getattr__(name: str) -> object:
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        return getattr(import_module(f"gensynth.{home}"), name)
+        return getattr(import_module(f"gensynth.{home}"), _NAMES.get(name, name))
     except ModuleNotFoundError as error:
         library = _LIBRARIES.get(error.name or "")
         if library is None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gensynth.ir import GenSynthError, Network, UsageError, to_text
 
-from .command import Command, positive, require_torch
+from .command import Command, positive, require_onnx, require_torch
 from .files import STREAM, print_json, read_network, seed, write_network, write_text
 from .output import human, print_table
 
@@ -152,9 +152,18 @@ def _diff(arguments: argparse.Namespace) -> int:
 
 
 def _import_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL.pt2", help="a program saved by torch.export.save")
+    parser.add_argument(
+        "model", metavar="MODEL", help="an ONNX model (.onnx), or a program saved by torch.export.save (.pt2)"
+    )
     _add_output(parser)
     parser.add_argument("--name", help="the network's name; by default the file's")
+    parser.add_argument(
+        "--shape",
+        action="append",
+        default=[],
+        metavar="[INPUT=]CxHxW",
+        help="the size of an ONNX model's input that the model leaves open, such as 3x224x224; once for each input",
+    )
 
 
 def _import(arguments: argparse.Namespace) -> int:
@@ -162,9 +171,10 @@ def _import(arguments: argparse.Namespace) -> int:
 
     path = Path(arguments.model)
     if path.suffix == ".onnx":
-        raise UsageError(
-            f"{path}: ONNX import is not part of this version", hint="export the model with torch.export.save instead"
-        )
+        write_network(_from_onnx(path, arguments.name, arguments.shape), arguments.output)
+        return 0
+    if arguments.shape:
+        raise UsageError("--shape is for ONNX models", hint="a program of torch.export has its sizes")
     require_torch("gensynth import")
     try:
         with path.open("rb") as file:
@@ -174,6 +184,25 @@ def _import(arguments: argparse.Namespace) -> int:
     name = arguments.name or re.sub(r"\W", "_", path.stem)
     write_network(_from_program(path, name if re.match(r"[A-Za-z_]", name) else f"network_{name}"), arguments.output)
     return 0
+
+
+def _from_onnx(path: Path, name: str | None, shapes: list[str]) -> Network:
+    require_onnx("gensynth import")
+    from gensynth.backends.onnx import import_onnx
+
+    def tell(note: str) -> None:
+        print(f"gensynth: note: {note}", file=sys.stderr)
+
+    return import_onnx(path, name=name, shapes=dict(map(_shape, shapes)), on_note=tell)
+
+
+def _shape(text: str) -> tuple[str, tuple[int, ...]]:
+    """Reads `image=3x224x224`, or `3x224x224` for a model of one input."""
+    name, _, sizes = text.rpartition("=")
+    parts = sizes.split("x")
+    if not all(part.isascii() and part.isdecimal() and int(part) > 0 for part in parts):
+        raise UsageError(f"--shape {text}: '{sizes}' is no shape", hint="write 3x224x224, or INPUT=3x224x224")
+    return name, tuple(map(int, parts))
 
 
 def _from_program(path: Path, name: str) -> Network:
@@ -235,10 +264,14 @@ COMMANDS = (
     ),
     Command(
         "import",
-        "turn a PyTorch program into a network with weights",
-        ("gensynth import model.pt2 -o model.gsir",),
+        "turn an ONNX model or a PyTorch program into a network with weights",
+        (
+            "gensynth import model.onnx -o model.gsir",
+            "gensynth import model.onnx --shape 3x224x224 -o model.gsir",
+            "gensynth import model.pt2 -o model.gsir",
+        ),
         _import_arguments,
         _import,
-        "The program is one that torch.export.save wrote.",
+        "The model is of ONNX's opset 7 or later; the program is one that torch.export.save wrote.",
     ),
 )
