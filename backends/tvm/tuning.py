@@ -17,8 +17,8 @@ from gensynth.ir.ops import BatchNorm, Dense
 
 from .kernels import KernelSpec, Weights, templates_of
 from .kernels.cpu.trial import compile_trials
-from .lowering import Chosen, default_schedule
 from .program import Program
+from .scheduling import Chosen, default_schedule
 from .targets import Target
 
 __all__ = ["Progress", "TuningRecord", "specification_text", "tune"]

@@ -75,7 +75,8 @@ class KernelSpec:
     """One kernel: `output = steps(op(inputs))`, for `batch` images.
 
     `op` is `identity` where there is no anchor but steps alone. `dtype` is that of weights in memory, and of
-    activations but for the caller's arrays, which only `identity` reads or writes (it converts). On a CPU an input's halo holds at
+    activations but for the caller's arrays, which only `identity` reads or writes (it converts). On a CPU an input's
+    halo holds at
     least the zeros that a convolution reads; other kernels, and all on a GPU, check bounds.
 
     The function that a template writes takes pointers to the inputs, to the steps' operands in order, to the arrays
