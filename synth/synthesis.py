@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from gensynth.ir import (
@@ -163,7 +164,7 @@ class Synthesis:
         config = self.config
         if config.prototype is None:
             assert config.prototype_path is not None
-            start = load_network(config.prototype_path)
+            start = _prototype_of(config.prototype_path)
         else:
             arguments = dict(config.prototype_arguments)
             start = prototype(config.prototype, **self._defaults(config.prototype, arguments))  # type: ignore[arg-type]
@@ -362,6 +363,17 @@ class Synthesis:
 
     def _feasible(self, found: Totals, accuracy: float) -> bool:
         return self.inquisitor.holds(found, accuracy)
+
+
+def _prototype_of(path: Path) -> Network:
+    """Reads a prototype: a network of our own, or an ONNX model."""
+    if path.suffix != ".onnx":
+        return load_network(path)
+    if find_spec("onnx") is None:
+        raise UsageError(f"{path} needs onnx, which is not installed", hint='pip install "gensynth[onnx]"')
+    from gensynth.backends.onnx import import_onnx
+
+    return import_onnx(path)
 
 
 def save(generator: Generator, path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .emission import NodeEmission
     from .export import DEFAULT_OPSET, HASH_KEY, NEWEST_OPSET, OLDEST_OPSET, export_onnx, to_onnx
+    from .importer import import_onnx
     from .lowerings import lowering
     from .runtime import OnnxSession, difference_from_reference, run_onnx
 
@@ -20,6 +21,7 @@ __all__ = [
     "OnnxSession",
     "difference_from_reference",
     "export_onnx",
+    "import_onnx",
     "lowering",
     "run_onnx",
     "to_onnx",
@@ -28,6 +30,7 @@ __all__ = [
 _MODULES = {
     "emission": ("NodeEmission",),
     "export": ("DEFAULT_OPSET", "HASH_KEY", "NEWEST_OPSET", "OLDEST_OPSET", "export_onnx", "to_onnx"),
+    "importer": ("import_onnx",),
     "lowerings": ("lowering",),
     "runtime": ("OnnxSession", "difference_from_reference", "run_onnx"),
 }

@@ -184,6 +184,22 @@ def test_a_program_of_torch_export_is_imported_with_its_weights(gensynth: Run, f
     assert torch.allclose(gs.to_torch(network).eval()(images), model(images), atol=1e-5)
 
 
+def test_an_onnx_model_is_imported_with_its_weights_and_notes(gensynth: Run, folder: Path) -> None:
+    assert gensynth("export", "tiny.gsir", "-o", "tiny.onnx", "--seed", "0", "--batch", "4").code == 0
+    found = gensynth("import", "tiny.onnx", "-o", "net.gsir")
+    assert (found.code, found.out) == (0, "")
+    assert found.err == "gensynth: note: the model is fixed to a batch of 4; the network takes any\n"
+    network = gs.load(folder / "net.gsir")
+    assert str(network.graph) == str(gs.load(folder / "tiny.gsir").graph)
+    assert network.weights is not None
+    shaped = gensynth("import", "tiny.onnx", "-o", "other.gsir", "--shape", "1x8x8", "--name", "other")
+    assert shaped.code == 0
+    assert gs.load(folder / "other.gsir").name == "other"
+    wrong = gensynth("import", "tiny.onnx", "-o", "net.gsir", "--shape", "image=3x8x8")
+    assert wrong.code == 2
+    assert "[3, 8, 8] does not fit" in wrong.err
+
+
 # Passes.
 
 

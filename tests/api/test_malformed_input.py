@@ -106,6 +106,10 @@ def _write(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
+def _no_model(folder: Path) -> None:
+    _write(folder / "bad.onnx", b"gensynth 1")
+
+
 def _image(path: Path, size: tuple[int, int] = (8, 8)) -> None:
     from PIL import Image
 
@@ -458,7 +462,10 @@ USAGE = [
     usage("an unknown device", "evaluate tiny.gsir --task digits --device tpu9", "tpu9"),
     usage("an unknown part of the data", "evaluate tiny.gsir --task digits --split tset", "tset"),
     usage("a seed that is negative", "evaluate tiny.gsir --task digits --seed=-1", "--seed", "-1"),
-    usage("an ONNX model", "import model.onnx", "model.onnx", "ONNX"),
+    usage("an ONNX model that is not there", "import nowhere.onnx", "nowhere.onnx"),
+    usage("an ONNX model that is none", "import bad.onnx", "bad.onnx", "is no ONNX model", prepare=_no_model),
+    usage("a shape that is none", "import bad.onnx --shape 3x0x8", "--shape 3x0x8", "3x224x224"),
+    usage("a shape for a program", "import nowhere.pt2 --shape 3x8x8", "--shape is for ONNX models"),
     usage("a model that is not there", "import nowhere.pt2", "nowhere.pt2"),
     usage("a model that is none", "import tiny.gsir", "tiny.gsir"),
     Case("a model cut short", ("import", "model.pt2"), ("model.pt2",), _truncated_program),
@@ -468,7 +475,60 @@ USAGE = [
     usage("an unknown task to tell about", "tasks digit", "'digit'", "digits"),
 ]
 
-CASES = [*TEXTS, *PIPELINES, *CONFIGS, *WEIGHTS, *DATA, *USAGE]
+
+def board(name: str, content: str, *says: str) -> Case:
+    """A malformed target file."""
+    return Case(
+        name,
+        ("compile", "tiny.gsir", "--seed", "0", "--out", "out", "--target", "board.toml"),
+        ("board.toml", *says),
+        lambda folder: _write(folder / "board.toml", content.encode()),
+    )
+
+
+def _manifest(folder: Path, content: bytes) -> None:
+    _write(folder / "out" / "manifest.json", content)
+
+
+ARTIFACTS = [
+    usage("an unknown target", "compile tiny.gsir --out out --target tegra-x2-gpus", "'tegra-x2-gpus'", "tegra-x2-gpu"),
+    usage("a target file that is not there", "compile tiny.gsir --out out --target no.toml", "no.toml"),
+    usage("an unknown target to tell about", "targets tegra-x2-gpus", "'tegra-x2-gpus'", "tegra-x2-gpu"),
+    usage("a batch of no images", "compile tiny.gsir --out out --batch 0", "--batch", "0"),
+    usage("an element type without kernels", "compile tiny.gsir --out out --dtype f8", "--dtype", "f8"),
+    usage(
+        "a task of other images",
+        "compile open.gsir --seed 0 --out out --task cifar10 --data photos",
+        "3x32x32",
+        "1x8x8",
+    ),
+    board("a target file that is no TOML", "architecture = 7 8", "line 1"),
+    board("a target of an unknown architecture", 'architecture = "sparc"', "'sparc'", "aarch64"),
+    board("a target with an unknown key", 'architecture = "aarch64"\ncore = 4', "'core'", "cores"),
+    board("a target with a wrong figure", 'architecture = "aarch64"\nl2_bytes = -1', "'l2_bytes'", "-1"),
+    board("a target of a GPU without its size", 'architecture = "aarch64"\n[cuda]\narch = "sm_62"', "multiprocessors"),
+    usage("an artifact that is not there", "measure nowhere", "nowhere", "gensynth compile"),
+    usage("an artifact that is a network", "measure tiny.gsir", "tiny.gsir", ".tar.gz"),
+    usage("a manifest cut short", "measure out", "manifest.json", prepare=lambda at: _manifest(at, b'{"format": ')),
+    usage("a manifest of something else", "measure out", "manifest.json", prepare=lambda at: _manifest(at, b"{}")),
+    usage(
+        "a manifest of the future",
+        "measure out",
+        "format 9",
+        prepare=lambda at: _manifest(at, b'{"format": "gensynth-artifact", "version": 9}'),
+    ),
+    usage(
+        "a manifest that was edited",
+        "measure out",
+        "changed",
+        prepare=lambda at: _manifest(at, b'{"format": "gensynth-artifact", "version": 1}'),
+    ),
+    usage("an RPC server without a port", "measure out --rpc board", "--rpc board", "HOST:PORT"),
+    usage("an RPC server with a wrong port", "measure out --rpc board:99999", "board:99999"),
+    usage("two ways to measure", "measure out --rpc board:9090 --result x.json", "--rpc", "--result"),
+]
+
+CASES = [*TEXTS, *PIPELINES, *CONFIGS, *WEIGHTS, *DATA, *USAGE, *ARTIFACTS]
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])

@@ -54,6 +54,8 @@ def test_importing_gensynth_imports_no_heavy_library_and_not_even_numpy(tmp_path
         "prototype lenet",
         "prototypes",
         "tasks",
+        "targets",
+        "compile --help",
         "generate open.gsir --seeds 0:2 --out nets",
     ],
 )
