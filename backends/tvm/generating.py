@@ -9,8 +9,9 @@ import numpy as np
 
 from gensynth.ir import UsageError
 
+from .host import FEATURES
 from .program import Program, ProgramStep, Tensor
-from .targets import CudaTarget
+from .targets import CudaTarget, code_features
 
 __all__ = ["MAX_POINTERS", "MAX_RANK", "checksum", "network_source", "ptx_source"]
 
@@ -26,6 +27,8 @@ _KEY = 0x9E3779B97F4A7C15
 _MULTIPLIER = 0xC2B2AE3D27D4EB4F
 _FINISHER = 0x165667B19E3779F9
 _WORDS = 1 << 16
+
+_PIECE = 4000
 
 
 def checksum(data: bytes) -> int:
@@ -81,7 +84,7 @@ def network_source(program: Program, *, tolerance: float) -> str:
         "",
     ]
     if cuda:
-        lines += ["extern const unsigned char gs_ptx[];", ""]
+        lines += ["extern const char *const gs_ptx[];", ""]
     else:
         lines += [f"void {kernel.name}(void);" for kernel in program.kernels] + [""]
     lines += [
@@ -102,6 +105,7 @@ def network_source(program: Program, *, tolerance: float) -> str:
         f"        .arena_bytes = {program.arena},",
         f"        .tolerance = {tolerance!r},",
         "    },",
+        f"    .features = {_string(' '.join(_features(program)))},",
         f"    .weights_checksum = UINT64_C(0x{weights:016x}),",
         f"    .repeats = {program.repeats},",
         f"    .kernel_count = {len(kernels)},",
@@ -126,15 +130,26 @@ def network_source(program: Program, *, tolerance: float) -> str:
 
 
 def ptx_source(ptx: bytes) -> str:
-    """Returns `kernels.c`: PTX as an array that ends with a zero."""
-    data = ptx.rstrip(b"\0") + b"\0"
-    rows = (",".join(map(str, data[start : start + 32])) for start in range(0, len(data), 32))
+    """Returns `kernels.c`: PTX as pieces of text, none longer than C99 promises to take (4095), and NULL."""
+    lines = [line + "\n" for line in ptx.rstrip(b"\0").decode().splitlines()]
+    rows: list[str] = []
+    length = 0
+    for part in (line[start : start + _PIECE] for line in lines for start in range(0, len(line), _PIECE)):
+        size = len(part.encode())
+        if rows and length + size > _PIECE:
+            rows[-1] += ","
+            length = 0
+        rows.append(f"    {_string(part)}")
+        length += size
     return "\n".join(
         [
-            "/* kernels.c: the kernels, in PTX; kernels.ptx is the same as text. Generated. */",
-            "extern const unsigned char gs_ptx[];",
-            "const unsigned char gs_ptx[] = {",
-            *(f"{row}," for row in rows),
+            "/* kernels.c: the kernels, in PTX; kernels.ptx is the same. Generated. */",
+            "#include <stddef.h>",
+            "",
+            "extern const char *const gs_ptx[];",
+            "const char *const gs_ptx[] = {",
+            *rows,
+            "    , NULL," if rows else "    NULL,",
             "};",
             "",
         ]
@@ -185,6 +200,14 @@ def _check_step(program: Program, number: int, step: ProgramStep, sizes: dict[st
             )
 
 
+def _features(program: Program) -> list[str]:
+    """Returns what the kernels need of the processor, by the operating system's names."""
+    if program.target.kind != "cpu":
+        return []
+    needed = code_features(program.target)
+    return [name for name, llvm in FEATURES.items() if llvm in needed]
+
+
 def _bytes(tensor: Tensor) -> int:
     return 4 * int(np.prod(tensor.shape, dtype=np.int64))
 
@@ -204,9 +227,9 @@ def _triple(sizes: tuple[int, int, int]) -> str:
 
 
 def _string(text: str) -> str:
-    """Returns a C string literal: other than printable ASCII, and what C gives a meaning, as octal escapes."""
-    plain = set(range(0x20, 0x7F)) - set(b'"\\?')
-    return '"' + "".join(chr(byte) if byte in plain else f"\\{byte:03o}" for byte in text.encode()) + '"'
+    """Returns a C string literal: what is not printable ASCII, and what C gives a meaning, as escapes."""
+    plain = {byte: chr(byte) for byte in set(range(0x20, 0x7F)) - set(b'"\\?')} | {0x09: r"\t", 0x0A: r"\n"}
+    return '"' + "".join(plain.get(byte) or f"\\{byte:03o}" for byte in text.encode()) + '"'
 
 
 def _comment(text: str) -> str:

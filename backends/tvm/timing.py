@@ -146,7 +146,7 @@ class _Trial:
             ctypes.c_int(len(samples)),
             samples,
         )
-        return min(samples)
+        return min(float(each) for each in samples)
 
 
 def _floats(size: int) -> npt.NDArray[np.uint8]:

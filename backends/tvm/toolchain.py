@@ -27,7 +27,7 @@ __all__ = ["COMPILER_VARIABLE", "Toolchain", "cache_directory", "find_toolchain"
 COMPILER_VARIABLE = "GENSYNTH_CC"
 """The environment variable that names the compiler, with its options: `GENSYNTH_CC="clang-15 --target=..."`."""
 
-COMPILE_FLAGS = ("-std=c99", "-O2", "-fPIC", "-fvisibility=hidden")
+COMPILE_FLAGS = ("-std=c99", "-O2", "-g0", "-fPIC", "-fvisibility=hidden")
 LINK_FLAGS = ("-Wl,-z,noexecstack", "-pthread", "-ldl", "-lm")
 
 _MACHINES = {"x86_64": 62, "aarch64": 183}

@@ -140,6 +140,22 @@ static int find_device(gs_network *network) {
     return GS_OK;
 }
 
+/* Returns the pieces of the PTX as one text, to be freed. */
+static char *joined(const char *const *pieces) {
+    size_t bytes = 1;
+    for (const char *const *each = pieces; *each != NULL; each++)
+        bytes += strlen(*each);
+    char *text = malloc(bytes), *end = text;
+    for (const char *const *each = pieces; text != NULL && *each != NULL; each++) {
+        size_t length = strlen(*each);
+        memcpy(end, *each, length);
+        end += length;
+    }
+    if (text != NULL)
+        *end = '\0';
+    return text;
+}
+
 /* The driver compiles PTX for its GPU here, and keeps the result in its cache. */
 static int load_kernels(gs_network *network) {
     gs_backend *backend = network->backend;
@@ -148,7 +164,11 @@ static int load_kernels(gs_network *network) {
     char log[512] = "";
     int options[] = {CU_JIT_ERROR_LOG, CU_JIT_ERROR_LOG_BYTES};
     void *values[] = {log, (void *)(uintptr_t)(sizeof log - 1)};
-    cu_result result = cu->cuModuleLoadDataEx(&backend->module, program->ptx, 2, options, values);
+    char *ptx = joined(program->ptx);
+    if (ptx == NULL)
+        return gs_fail(network, GS_NO_MEMORY, "no memory for the kernels' text");
+    cu_result result = cu->cuModuleLoadDataEx(&backend->module, ptx, 2, options, values);
+    free(ptx);
     if (result != CU_SUCCESS) {
         check(network, result, "compiling the kernels");
         if (log[0] != '\0') {

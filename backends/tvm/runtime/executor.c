@@ -122,6 +122,49 @@ static int describe_steps(gs_network *network) {
     return GS_OK;
 }
 
+/* Whether a word is among those of a line. */
+static int holds(const char *line, const char *word) {
+    size_t length = strlen(word);
+    for (const char *at = line; (at = strstr(at, word)) != NULL; at++)
+        if ((at == line || strchr(" \t:", at[-1]) != NULL) &&
+            (at[length] == '\0' || strchr(" \t\n", at[length]) != NULL))
+            return 1;
+    return 0;
+}
+
+/* Kernels for a newer processor would end the process by an illegal instruction. Where the system does not say what its
+ * processor can, nothing is checked. */
+static int check_processor(gs_network *network) {
+#if defined(__aarch64__)
+    static const char label[] = "Features";
+#else
+    static const char label[] = "flags";
+#endif
+    char line[16384];
+    int found = 0;
+    FILE *file = network->program->features[0] != '\0' ? fopen("/proc/cpuinfo", "r") : NULL;
+    while (file != NULL && !found && fgets(line, sizeof line, file) != NULL)
+        found = strncmp(line, label, sizeof label - 1) == 0;
+    if (file != NULL)
+        fclose(file);
+    if (!found)
+        return GS_OK;
+    const char *word = network->program->features;
+    while (*word != '\0') {
+        char name[32];
+        size_t length = strcspn(word, " ");
+        snprintf(name, sizeof name, "%.*s", (int)length, word);
+        if (!holds(line, name))
+            return gs_fail(network, GS_NO_DEVICE,
+                           "the kernels need a processor with %s, which this one has not (they are compiled for %s): compile "
+                           "the network for this machine",
+                           network->program->features, network->program->description.target);
+        word += length;
+        word += strspn(word, " ");
+    }
+    return GS_OK;
+}
+
 static int open_network(gs_network *network, const char *directory, int threads) {
     if (directory == NULL || threads < 0)
         return gs_fail(network, GS_BAD_ARGUMENT, "gs_open takes a directory, and threads from 0 on");
@@ -133,6 +176,8 @@ static int open_network(gs_network *network, const char *directory, int threads)
         return gs_fail(network, GS_NO_MEMORY, "no memory");
     network->turn_made = 1;
     int status = describe_steps(network);
+    if (status == GS_OK)
+        status = check_processor(network);
     if (status == GS_OK)
         status = map_weights(network);
     if (status == GS_OK)

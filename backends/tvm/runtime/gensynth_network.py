@@ -12,16 +12,18 @@ that has the right number of float32 (`array.array("f", ...)`) or bytes, and out
 
 import array
 import ctypes
+import importlib
 import os
 import platform
+import struct
 import threading
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 try:
-    import numpy
+    numpy: Any = importlib.import_module("numpy")
 except ImportError:
-    numpy = None  # type: ignore[assignment]
+    numpy = None
 
 __all__ = ["Network", "NetworkError", "StepTime", "Tensor"]
 
@@ -227,13 +229,12 @@ class Network:
 def _load(path: Path) -> Any:
     """Returns the library with the types of its functions, having looked whether this machine can load it."""
     try:
-        with path.open("rb") as file:
-            header = file.read(20)
+        content = path.read_bytes()
     except OSError as error:
         raise NetworkError(f"{path} cannot be read: {error.strerror}; is its directory an artifact?") from None
-    if len(header) < 20 or header[:4] != b"\x7fELF":
-        raise NetworkError(f"{path} is no library: it is damaged; copy the artifact again")
-    machine = int.from_bytes(header[18:20], "little" if header[5] == 1 else "big")
+    if not _whole(content):
+        raise NetworkError(f"{path} is no library, or cut short: copy the artifact again")
+    machine = int.from_bytes(content[18:20], "little")
     built = _ARCHITECTURES.get(machine, f"ELF machine {machine}")
     here = _ALIASES.get(platform.machine().lower(), platform.machine().lower())
     if here in _ARCHITECTURES.values() and built != here:
@@ -255,6 +256,18 @@ def _load(path: Path) -> Any:
             "use the gensynth_network.py beside it"
         )
     return library
+
+
+def _whole(content: bytes) -> bool:
+    """Returns whether a file is a 64-bit little-endian ELF file with all its parts; one cut short would crash us."""
+    if len(content) < 64 or content[:6] != b"\x7fELF\x02\x01":
+        return False
+    segments, sections = struct.unpack_from("<QQ", content, 32)
+    _, segment_size, segment_count, section_size, section_count = struct.unpack_from("<HHHHH", content, 52)
+    if max(segments + segment_size * segment_count, sections + section_size * section_count) > len(content):
+        return False
+    parts = [struct.unpack_from("<IIQQQQ", content, segments + segment_size * i) for i in range(segment_count)]
+    return all(part[2] + part[5] <= len(content) for part in parts)
 
 
 _seen: Dict[str, List[Tuple[int, int]]] = {}

@@ -41,14 +41,15 @@ typedef struct gs_call {
 typedef struct gs_program {
     gs_description description;
     uint64_t weights_checksum;
+    const char *features; /* of the processor, by the system's names, separated by spaces */
     int repeats; /* how often a run does all calls, each time for the next part of the batch; 1 or more */
     int kernel_count, call_count, argument_count, input_count, output_count;
     const gs_kernel *kernels;
     const gs_call *calls;
     const gs_argument *arguments;
     const gs_tensor *inputs, *outputs;
-    /* Of a GPU: PTX text with a zero behind it, and the least compute capability and CUDA version that take it. */
-    const unsigned char *ptx;
+    /* Of a GPU: PTX in pieces of text and NULL, and the least compute capability and CUDA version that take it. */
+    const char *const *ptx;
     int capability, cuda_version;
 } gs_program;
 

@@ -15,7 +15,8 @@ gs_pool *gs_pool_open(int threads);
 void gs_pool_close(gs_pool *pool);
 
 /* Runs work(context, t) on every thread t, thread 0 being the caller, and returns when thread 0 is done: work that
- * the others may still be at must end with a barrier. Each run must hold at least one barrier. */
+ * the others may still be at must end with a barrier, and after its last barrier a thread must not read what the caller
+ * may change or free, but for what it frees after gs_pool_close. Each run must hold at least one barrier. */
 void gs_pool_run(gs_pool *pool, gs_work work, void *context);
 
 /* Returns when all threads have called it as often as this one; what they wrote before is then seen. */

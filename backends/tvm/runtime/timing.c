@@ -40,7 +40,7 @@ static unsigned touch(const unsigned char *memory, size_t bytes) {
 /* One sample. Each thread brings its own core's caches into the state that is asked for. */
 static void sample(void *context, int thread) {
     gs_trial *trial = context;
-    int many = trial->threads;
+    int many = trial->threads, repetitions = trial->repetitions; /* may change once thread 0 is past the last barrier */
     int begin = (int)((int64_t)thread * trial->tasks / many), end = (int)((int64_t)(thread + 1) * trial->tasks / many);
     if (trial->evict > 0) {
         unsigned sum = touch(trial->scratch[thread], trial->evict);
@@ -52,13 +52,13 @@ static void sample(void *context, int thread) {
     }
     gs_pool_barrier(trial->pool, thread);
     double before = nanoseconds();
-    for (int i = 0; i < trial->repetitions; i++) {
+    for (int i = 0; i < repetitions; i++) {
         if (begin < end)
             call_kernel(trial->function, trial->pointers, trial->arguments, begin, end);
         gs_pool_barrier(trial->pool, thread);
     }
     if (thread == 0)
-        trial->nanoseconds = (nanoseconds() - before) / trial->repetitions;
+        trial->nanoseconds = (nanoseconds() - before) / repetitions;
 }
 
 GS_API void *gs_timing_open(int threads) { return gs_pool_open(threads); }
