@@ -11,6 +11,7 @@ SHELL := bash
 BIN := $(VENV)/bin
 DEMO := $(VENV)/.gensynth-demo
 DEV := $(VENV)/.gensynth-dev
+DEMO_EXTRAS := torch,synth,draw
 DEV_EXTRAS := all,test,dev
 INSTALLED_FROM := pyproject.toml setup.py requirements.lock Makefile .ci/install
 
@@ -75,7 +76,7 @@ results: $(DEV) ## write docs/results.md anew from the stored figures
 lock: ## renew requirements.lock (torch stays: to change it, edit its line and run this)
 	rm -rf build/lock
 	$(PYTHON) -m venv build/lock
-	build/lock/bin/python -m pip install "$$(grep '^torch==' requirements.lock)" --editable '.[all,onnx,tvm,test,dev]'
+	build/lock/bin/python -m pip install "$$(grep '^torch==' requirements.lock)" --editable '.[all,test,dev]'
 	{ grep '^#' requirements.lock; echo; \
 		build/lock/bin/python -m pip list --format=freeze --exclude gensynth --exclude pip | sed 's/+.*//'; \
 		} >build/lock/requirements.lock
@@ -90,7 +91,7 @@ clean: ## remove what was built or cached, but not the environment
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(DEMO): $(INSTALLED_FROM)
-	.ci/install all
+	.ci/install $(DEMO_EXTRAS)
 	@touch $@
 
 $(DEV): $(INSTALLED_FROM)
