@@ -256,6 +256,7 @@ def test_the_example_plug_ins_are_listed_by_the_command_line(with_plugins: tuple
         ("passes", "relu-to-hard-tanh"),
         ("prototypes", "plain"),
         ("tasks", "stripes"),
+        ("targets", "jetson-nano-gpu"),
     ):
         assert re.search(rf"^{name} ", run(*with_plugins, "gensynth", listing), re.MULTILINE), f"{listing}: {name}"
     piped = "gensynth prototype plain depth=1 | gensynth opt - --passes relu-to-hard-tanh"
@@ -267,7 +268,7 @@ def test_every_entry_point_group_has_an_example_and_is_told_of() -> None:
     sources = [path for folder in ("ir", "passes", "synth", "backends") for path in (ROOT / folder).rglob("*.py")]
     code = "\n".join(path.read_text(encoding="utf-8") for path in sources)
     groups = set(
-        re.findall(r'"(gensynth\.(?:ops|passes|rules|tasks|prototypes|performance|lowerings|onnx_lowerings))"', code)
+        re.findall(r'"(gensynth\.(?:ops|passes|rules|tasks|prototypes|performance|lowerings|onnx_lowerings|relax_lowerings|targets))"', code)
     )
     assert groups == set(project["entry-points"])
     assert_told(sorted(groups), text_of("docs/plugins.md"), "docs/plugins.md")

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .loading import Artifact, load_artifact
     from .manifest import Manifest
     from .measuring import Measurement, append_csv, board_commands, board_result, measure_here, measure_over_rpc
+    from .relax import build_relax, relax_of_program, run_vm, time_vm, to_relax
     from .targets import CudaTarget, Target, known_targets, load_target, register_target, target_names
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "append_csv",
     "board_commands",
     "board_result",
+    "build_relax",
     "compile_network",
     "known_targets",
     "load_artifact",
@@ -29,7 +31,11 @@ __all__ = [
     "measure_here",
     "measure_over_rpc",
     "register_target",
+    "relax_of_program",
+    "run_vm",
     "target_names",
+    "time_vm",
+    "to_relax",
     "verify",
 ]
 
@@ -46,6 +52,7 @@ _MODULES = {
         "measure_here",
         "measure_over_rpc",
     ),
+    "relax": ("build_relax", "relax_of_program", "run_vm", "time_vm", "to_relax"),
     "targets": ("CudaTarget", "Target", "known_targets", "load_target", "register_target", "target_names"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}

@@ -1,7 +1,7 @@
 """GPU code of kernels: scheduled functions -> CUDA C, by TVM -> PTX, by NVRTC -> machine code, by ptxas.
 
-Nothing here needs a GPU, a driver or a CUDA installation: NVRTC and ptxas come from NVIDIA's packages on PyPI. What ships
-is PTX, which the driver on the device compiles; ptxas proves here what the driver will make of it.
+Nothing here needs a GPU, a driver or a CUDA installation: NVRTC and ptxas come from NVIDIA's packages on PyPI. What
+ships is PTX, which the driver on the device compiles; ptxas shows here what becomes of it.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ __all__ = [
     "cuda_source",
     "nvrtc_version",
     "ptxas_path",
+    "ptxas_version",
 ]
 
 PRELUDE = """\
@@ -160,11 +161,12 @@ def _check(status: int, what: str) -> None:
 def compile_ptx(source: str, arch: str = "sm_62", ptx_version: str = "6.5") -> bytes:
     """Returns the PTX of CUDA C for an architecture, in a version of PTX that older drivers read.
 
-    NVRTC writes the newest PTX it knows. Its header is rewritten to `ptx_version` after a check that no instruction in it
-    is newer; PTX 6.5 is what drivers of CUDA 10.2, the last for the Tegra X2, take.
+    NVRTC writes the newest PTX it knows. Its header is rewritten to `ptx_version` after a check that no instruction is
+    newer; PTX 6.5 is what drivers of CUDA 10.2, the last for the Tegra X2, take.
 
     Raises:
-        UsageError: NVRTC is not installed, the source has errors, or an instruction is newer than `ptx_version`.
+        UsageError: NVRTC is not installed, the source has errors, or the architecture or an instruction is newer than
+            `ptx_version`.
     """
     library = _nvrtc()
     program = ctypes.c_void_p()
@@ -181,7 +183,7 @@ def compile_ptx(source: str, arch: str = "sm_62", ptx_version: str = "6.5") -> b
         ptx = _text(library.nvrtcGetPTXSize, library.nvrtcGetPTX, program)
     finally:
         library.nvrtcDestroyProgram(ctypes.byref(program))
-    return _at_version(ptx, ptx_version).encode()
+    return _at_version(ptx, ptx_version, arch).encode()
 
 
 def _text(size_of: Any, read: Any, program: ctypes.c_void_p) -> str:
@@ -193,34 +195,48 @@ def _text(size_of: Any, read: Any, program: ctypes.c_void_p) -> str:
 
 
 _INSTRUCTIONS = frozenset(
-    """
-    abs add addc and atom bar bfe bfi bfind bra brev brkpt call clz cnot copysign cos cvt cvta div ex2 exit fma fns
-    isspacep ld ldu lg2 lop3 mad mad24 madc match max membar fence min mov mul mul24 neg not or pmevent popc prefetch
-    prefetchu prmt rcp red rem ret rsqrt sad selp set setp shf shfl shl shr sin slct sqrt st sub subc suld suq sured sust
-    tex testp tld4 trap txq vote xor barrier
-    """.split()
+    re.findall(
+        r"\w+",
+        """
+        abs add addc and atom bar barrier bfe bfi bfind bra brev brkpt call clz cnot copysign cos cvt cvta div ex2 exit
+        fence fma fns isspacep ld ldu lg2 lop3 mad mad24 madc match max membar min mov mul mul24 neg not or pmevent popc
+        prefetch prefetchu prmt rcp red rem ret rsqrt sad selp set setp shf shfl shl shr sin slct sqrt st sub subc suld
+        suq sured sust tex testp tld4 trap txq vote xor
+        """,
+    )
 )
 """Instructions that PTX 6.5 has and drivers take, without those for matrices."""
 
 _NEWER = re.compile(
-    r"\.(bf16|tf32|e4m3|e5m2|relu|NaN|xorsign|async|cluster|mbarrier|L1::|L2::|level::|L2|acquire_|sys_|u16x2|s16x2|b128|f32x2)"
+    r"\.(bf16|tf32|e4m3|e5m2|relu|NaN|xorsign|async|cluster|mbarrier|b128|f32x2|u16x2|s16x2|L1::\w+|L2::\w+|L2)"
+    r"|^(abs|ex2|max|min|neg|tanh)\.[\w.]*f16"
 )
-"""Modifiers that came after PTX 6.5."""
+"""Modifiers that came after PTX 6.5, and arithmetic of float16 that did."""
+
+_FIRST_VERSIONS = {75: (6, 3), 80: (7, 0), 86: (7, 1), 87: (7, 4), 89: (7, 8), 90: (7, 8), 100: (8, 6), 120: (8, 7)}
+"""The first PTX that knows an architecture (PTX ISA, release history); those before sm_75 are older than PTX 6.3."""
 
 
-def _at_version(ptx: str, wanted: str) -> str:
-    header = re.search(r"^\.version (\d+)\.(\d+)$", ptx, flags=re.MULTILINE)
-    if header is None:
-        raise UsageError("NVRTC returned no PTX", hint="reinstall nvidia-cuda-nvrtc-cu12")
-    major, _, minor = wanted.partition(".")
-    if (int(header[1]), int(header[2])) <= (int(major), int(minor or 0)):
-        return ptx
-    # this says which bytes of a load are of use: a hint, which PTX has since 8.3
+def _at_version(ptx: str, wanted: str, arch: str) -> str:
+    """Returns PTX with another version in its header."""
+    # says which bytes of a load are of use; a hint, which PTX has since 8.3
     ptx = re.sub(r'^\s*\.pragma "used_bytes_mask [^"]*";\n', "", ptx, flags=re.MULTILINE)
-    header = re.search(r"^\.version \S+$", ptx, flags=re.MULTILINE)
-    assert header is not None
-    newer = next(_newer_instructions(ptx), None)
-    if newer is not None and (int(major), int(minor or 0)) <= (6, 5):
+    header = re.search(r"^\.version (\d+)\.(\d+)$", ptx, flags=re.MULTILINE)
+    version = re.fullmatch(r"(\d+)\.(\d+)", wanted)
+    number = re.fullmatch(r"sm_(\d+)\w?", arch)
+    if header is None or version is None or number is None:
+        raise UsageError(f"cannot make PTX {wanted} for {arch}", hint='write them as "6.5" and "sm_62"')
+    asked = int(version[1]), int(version[2])
+    first = max((known for since, known in _FIRST_VERSIONS.items() if since <= int(number[1])), default=asked)
+    if asked < first:
+        raise UsageError(
+            f"PTX {wanted} does not know {arch}",
+            hint=f"set ptx_version to {first[0]}.{first[1]} or more, or an older arch: newer GPUs run its PTX too",
+        )
+    if (int(header[1]), int(header[2])) <= asked:
+        return ptx
+    newer = next(_newer_instructions(ptx), None) if asked <= (6, 5) else None
+    if newer is not None:
         raise UsageError(
             f"the kernels need a newer PTX than {wanted}: {newer}",
             hint="set ptx_version of the target to what its driver reads, such as 7.0 for CUDA 11",

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
-import itertools
 import json
 import math
 import os
 import shlex
-import socket
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Protocol
 
 from gensynth.ir import DataError, GenSynthError, UsageError, write_atomically
 
@@ -230,83 +227,19 @@ def measure_over_rpc(
     """
     with open_artifact(path) as folder:
         manifest = verify(folder)
-        with _session(host, port) as session:
-            for name in ("weights.bin", "libnetwork.so"):
-                session.upload(str(folder / name))
-            try:
-                module = session.load_module("libnetwork.so")
-            except (RuntimeError, OSError) as error:
-                raise UsageError(
-                    f"{host}:{port} cannot load {path}: {_last_line(error)}",
-                    hint=f"it is for {manifest.target}, {manifest.architecture}; is the server such a machine?",
-                ) from None
-            remote = _Remote(module, f"{host}:{port}")
-            remote.check(remote.call("open", threads))
-            remote.check(remote.call("run", repetitions, _WARM_UP))
-            seconds = sorted(remote.seconds(index) for index in range(repetitions))
-            used = remote.call("threads")
-            remote.call("close")
-    return _row(manifest, path, power_mode, used, repetitions, _statistics([1e3 * value for value in seconds]))
-
-
-class _Module(Protocol):
-    def __getitem__(self, name: str) -> Callable[..., float]: ...
-
-
-class _Session(Protocol):
-    def upload(self, data: str) -> None: ...
-
-    def load_module(self, path: str) -> _Module: ...
-
-
-@dataclass(frozen=True)
-class _Remote:
-    """The functions of a network that a server has loaded; runtime/remote.c tells of each."""
-
-    module: _Module
-    server: str
-
-    def call(self, name: str, *arguments: int) -> int:
-        try:
-            return int(self.module[f"gensynth_{name}"](*arguments))
-        except (AttributeError, RuntimeError, OSError) as error:
-            raise GenSynthError(
-                f"{self.server} failed in {name}: {_last_line(error)}", hint="see the server's log"
-            ) from None
-
-    def seconds(self, index: int) -> float:
-        return float(self.module["gensynth_seconds"](index))
-
-    def check(self, status: int) -> None:
-        if status:
-            codes = (self.call("text", index) for index in itertools.count())
-            text = "".join(map(chr, itertools.takewhile(bool, codes)))
-            raise GenSynthError(f"{self.server}: {text}", hint="see the server's log")
-
-
-@contextmanager
-def _session(host: str, port: int) -> Iterator[_Session]:
-    hint = f"on the board: python -m tvm.exec.rpc_server --host 0.0.0.0 --port {port}"
-    try:
-        socket.create_connection((host, port), timeout=5).close()
-    except OSError as error:
-        raise UsageError(f"no RPC server at {host}:{port}: {error.strerror or error}", hint=hint) from None
-    try:
-        from tvm import rpc
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"TVM RPC needs {error.name}, which is not installed", hint=f"pip install {error.name}"
-        ) from None
-    try:
-        session: _Session = rpc.connect(host, port)
-    except (RuntimeError, OSError, ValueError) as error:
-        raise UsageError(f"{host}:{port} is no RPC server of TVM: {_last_line(error)}", hint=hint) from None
-    yield session
-
-
-def _last_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[-1] if lines else type(error).__name__
+        command = [sys.executable, "-m", "gensynth.backends.tvm.remote", host, str(port)]
+        command += [str(folder), str(threads), str(repetitions), str(_WARM_UP)]
+        # A process of its own: TVM's client cannot be told to give up waiting, nor to leave a server.
+        ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    told = ran.stdout.splitlines()[-1:] or ["{}"]
+    found = json.loads(told[0])
+    if "problem" in found:
+        error = UsageError if found["user"] else GenSynthError
+        raise error(f"{host}:{port} {found['problem']}", hint=found["hint"])
+    if ran.returncode:
+        raise GenSynthError(f"the RPC client failed: {ran.stderr.strip()[-2000:]}", hint="see the server's log")
+    times = _statistics(sorted(1e3 * seconds for seconds in found["seconds"]))
+    return _row(manifest, path, power_mode, int(found["threads"]), repetitions, times)
 
 
 def _statistics(ordered: Sequence[float]) -> list[float]:

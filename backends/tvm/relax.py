@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -46,8 +46,8 @@ def to_relax(network: Network, *, batch: int = 1) -> tvm.IRModule:
     """Returns a network as a Relax function `main` in Relax's high-level ops, for a fixed batch size.
 
     Its parameters are the network's inputs and it returns its outputs, a tuple where there are several, all as the
-    network has them (NCHW). Inside, images are channels last. Weights are constants; variables have the values' names.
-    Nothing is folded or fused: run passes on the network, or TVM's on the result.
+    network has them (NCHW). Inside, images are channels last. Weights are constants; variables have the values' names,
+    with `_` for dots. Nothing is folded or fused: run passes on the network, or TVM's on the result.
 
     Raises:
         UsageError: open choices, an input that is not float32, a batch below 1, or an op without a lowering to Relax.
@@ -71,7 +71,9 @@ def to_relax(network: Network, *, batch: int = 1) -> tvm.IRModule:
             values: dict[str, Expression] = {}
             for value in graph.inputs:
                 variable = parameters[value.name]
-                values[value.name] = _named(builder, to_nhwc(variable), value) if value.type.rank == 4 else variable
+                if value.type.rank == 4:
+                    variable = builder.emit(to_nhwc(variable), name_hint=f"input.{value.name}")
+                values[value.name] = variable
             for node in graph.nodes:
                 operands = tuple(values[value.name] for value in node.operands)
                 weights = {
@@ -80,7 +82,7 @@ def to_relax(network: Network, *, batch: int = 1) -> tvm.IRModule:
                 }
                 results = lower(RelaxNode(node, operands, weights, batch, builder))
                 for value, result in zip(node.results, results, strict=True):
-                    values[value.name] = _named(builder, result, value)
+                    values[value.name] = builder.emit(result, name_hint=value.name)
             outputs = [
                 builder.emit_output(
                     to_nchw(values[value.name]) if value.type.rank == 4 else values[value.name],
@@ -96,20 +98,17 @@ def _tensor_type(value: Value, batch: int) -> Any:
     return relax.TensorType(value.type.sizes(batch), "float32")
 
 
-def _named(builder: Any, expression: Expression, value: Value) -> Expression:
-    return builder.emit(expression, name_hint=value.name)
-
-
 # Programs.
 
 
-def relax_of_program(program: Program, *, threads: int = 1) -> tvm.IRModule:
+def relax_of_program(program: Program, *, threads: int = 1, code: bytes | None = None) -> tvm.IRModule:
     """Returns a program as a lowered Relax function `main`: its steps in order, on its own kernels.
 
-    The kernels are compiled here and come with the module as object code, the same as the executor's. Around each
-    stands a function that divides its tasks among `threads` threads of TVM's pool, as the executor divides them. Every
-    placement of the program is a tensor, its halo included, which TVM allocates. Images that the program takes in
-    `repeats` come one after another. `main` takes and returns the program's inputs and outputs (NCHW).
+    The kernels come with the module as object code, `code` where it is at hand (`compile_program`), the same as the
+    executor's. Around each stands a function that divides its tasks among up to `threads` threads of TVM's pool, as the
+    executor divides them. Every value of the program is a tensor, its halo included, which TVM allocates. Where the
+    program takes its images in several `repeats`, these come one after another. `main` takes and returns the program's
+    inputs and outputs (NCHW).
 
     Raises:
         UsageError: the program is for a GPU, or `threads` is below 1.
@@ -127,7 +126,7 @@ def relax_of_program(program: Program, *, threads: int = 1) -> tvm.IRModule:
         writer = _ProgramWriter(program, threads, builder, parameters)
         outputs = writer.write()
         builder.emit_func_output(outputs[0] if len(outputs) == 1 else relax.Tuple(outputs))
-    return builder.get().with_attr(_OBJECTS, [_kernels_of(program)])
+    return builder.get().with_attr(_OBJECTS, [_kernels_of(program, code)])
 
 
 @dataclass(frozen=True)
@@ -219,10 +218,12 @@ class _ProgramWriter:
 
 def _placement_at(program: Program, offset: int, phase: int) -> Placement:
     """Returns the value that lies at an offset of the arena in a phase."""
-    return next(
-        placement
-        for placement in program.placements
-        if placement.first <= phase <= placement.last and 0 <= offset - placement.offset < placement.size
+    for placement in program.placements:
+        if placement.first <= phase <= placement.last and 0 <= offset - placement.offset < placement.size:
+            return placement
+    raise UsageError(
+        f"the program of @{program.name} does not say what lies at byte {offset} of its arena in phase {phase}",
+        hint="lower the network again: its `placements` are incomplete",
     )
 
 
@@ -233,9 +234,7 @@ def _wrap(wrapper: _Wrapper, program: Program, name: str) -> PrimFunc:
     with IRBuilder() as builder, T.prim_func():
         T.func_name(name)
         T.func_attr({"global_symbol": name})
-        buffers = [
-            T.arg(f"tensor{number}", T.buffer(shape, "float32")) for number, shape in enumerate(wrapper.shapes)
-        ]
+        buffers = [T.arg(f"tensor{number}", T.buffer(shape, "float32")) for number, shape in enumerate(wrapper.shapes)]
         repeat = T.arg("repeat", T.int64()) if any(argument.stride for argument in wrapper.arguments) else 0
         flat = [
             T.decl_buffer((int(np.prod(shape)),), "float32", data=buffer.data)
@@ -257,23 +256,26 @@ def _wrap(wrapper: _Wrapper, program: Program, name: str) -> PrimFunc:
     return builder.get()
 
 
-def _kernels_of(program: Program) -> tvm.runtime.Module:
+def _kernels_of(program: Program, code: bytes | None) -> tvm.runtime.Module:
     """Returns a program's kernels as object code that TVM links."""
     functions = {kernel.name: kernel.emitted.function for kernel in program.kernels}
     with tempfile.TemporaryDirectory(prefix="gensynth-") as folder:
         path = Path(folder) / "kernels.o"
-        path.write_bytes(compile_objects(functions, program.target))
+        path.write_bytes(compile_objects(functions, program.target) if code is None else code)
         return tvm.runtime.load_static_library(str(path), list(functions))
 
 
 # Running.
 
 
-def build_relax(module: tvm.IRModule, target: Target) -> relax.VirtualMachine:
+def build_relax(
+    module: tvm.IRModule, target: Target, *, exec_mode: Literal["bytecode", "compiled"] = "bytecode"
+) -> relax.VirtualMachine:
     """Returns a virtual machine that runs a module of `to_relax` or `relax_of_program` on this machine's CPU.
 
     High-level ops become TVM's default kernels, fused, not tuned (`relax.get_pipeline("zero")`); within a
-    `tvm.s_tir.meta_schedule` database, tuned where the database has them. TVM's pool has as many threads as the
+    `tvm.s_tir.meta_schedule` database, tuned where the database has them. With `compiled` the calls of kernels become
+    machine code too, instead of bytecode: TVM's fastest way for small networks. TVM's pool has as many threads as the
     environment variable TVM_NUM_THREADS says.
 
     Raises:
@@ -288,7 +290,7 @@ def build_relax(module: tvm.IRModule, target: Target) -> relax.VirtualMachine:
     if not (module.attrs and _OBJECTS in module.attrs):
         with llvm:
             module = relax.get_pipeline("zero")(module)
-    executable = relax.build(module, llvm)
+    executable = relax.build(module, llvm, exec_mode=exec_mode)
     return relax.VirtualMachine(executable.jit(fcompile=_link), tvm.cpu())
 
 
@@ -296,15 +298,24 @@ def _link(library: str, objects: Sequence[str], **_: object) -> None:
     find_toolchain(host_triple(), portable=False).link([Path(path) for path in objects], Path(library), "-shared")
 
 
-def run_vm(vm: relax.VirtualMachine, inputs: Sequence[Array] | Mapping[str, Array]) -> tuple[Array, ...]:
-    """Returns the outputs of `main` for inputs in order, or by name in the order of `main`'s parameters."""
-    arrays = list(inputs.values()) if isinstance(inputs, Mapping) else list(inputs)
-    found = vm["main"](*_tensors(arrays))
-    return tuple(tensor.numpy() for tensor in (found if not isinstance(found, tvm.runtime.Tensor) else (found,)))
+def run_vm(vm: relax.VirtualMachine, inputs: Array | Mapping[str, Array]) -> tuple[Array, ...]:
+    """Returns the outputs of `main`; `inputs` is one array for one input, else a mapping by input name.
+
+    Raises:
+        UsageError: an input is missing, or there is none of that name.
+        RuntimeError: TVM says that an input has another shape than it was compiled for.
+    """
+    names = [vm.module["get_function_param_name"]("main", n) for n in range(vm.module["get_function_arity"]("main"))]
+    given = {names[0]: inputs} if isinstance(inputs, np.ndarray) else dict(inputs)
+    if set(given) != set(names):
+        raise UsageError(f"inputs {', '.join(given)} were given", hint=f"give {', '.join(names)}")
+    found = vm["main"](*_tensors([given[name] for name in names]))
+    outputs = (found,) if isinstance(found, tvm.runtime.Tensor) else tuple(found)
+    return tuple(tensor.numpy() for tensor in outputs)
 
 
 def time_vm(vm: relax.VirtualMachine, inputs: Sequence[Array], repeats: int) -> npt.NDArray[np.float64]:
-    """Returns the seconds that each of `repeats` runs of `main` took, timed inside TVM, after as many as warm up.
+    """Returns the seconds that each of `repeats` runs of `main` took, timed inside TVM, after as many that warm up.
 
     Allocating the outputs, from TVM's pool, is part of a run; making tensors of `inputs` is not.
     """

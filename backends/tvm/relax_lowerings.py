@@ -306,10 +306,12 @@ def _mul(op: Mul, node: RelaxNode) -> Expression:
     return _op.multiply(*node.operands)
 
 
-@lowering(Dropout)
-@lowering(Identity)
 def _identity(op: Dropout | Identity, node: RelaxNode) -> Expression:
     return node.operands[0]
+
+
+lowering(Dropout)(_identity)
+lowering(Identity)(_identity)
 
 
 # Moves.
@@ -342,12 +344,14 @@ def _pad(op: Pad, node: RelaxNode) -> Expression:
     return _op.nn.pad(node.operands[0], (0, 0, top, bottom, left, right, 0, 0), pad_value=op.value)
 
 
-@lowering(Flatten)
-@lowering(Reshape)
 def _reshape(op: Flatten | Reshape, node: RelaxNode) -> Expression:
     (x,), (source,), (result,) = node.operands, node.operand_types, node.result_types
     y = _op.reshape(to_nchw(x) if source.rank == 4 else x, result.sizes(node.batch))
     return to_nhwc(y) if result.rank == 4 else y
+
+
+lowering(Flatten)(_reshape)
+lowering(Reshape)(_reshape)
 
 
 # Pools.
@@ -366,9 +370,7 @@ def _pool_padding(op: MaxPool | AvgPool, node: RelaxNode) -> tuple[int, int, int
 
 @lowering(MaxPool)
 def _max_pool(op: MaxPool, node: RelaxNode) -> Expression:
-    return _op.nn.max_pool2d(
-        node.operands[0], pair(op.kernel), pair(op.steps), _pool_padding(op, node), layout="NHWC"
-    )
+    return _op.nn.max_pool2d(node.operands[0], pair(op.kernel), pair(op.steps), _pool_padding(op, node), layout="NHWC")
 
 
 @lowering(AvgPool)

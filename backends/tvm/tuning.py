@@ -15,18 +15,19 @@ import numpy as np
 from gensynth.ir import TensorType, UsageError, write_atomically
 from gensynth.ir.ops import BatchNorm, Dense
 
-from .kernels import KernelSpec, Weights, templates_of
-from .kernels.cpu.trial import compile_trials
+from .kernels import KernelSpec, View, Weights, templates_of
+from .objects import compile_objects
 from .program import Program
 from .scheduling import Chosen, default_schedule
 from .targets import Target
+from .timing import KernelBuffer, KernelCall, time_kernels
 
 __all__ = ["Progress", "TuningRecord", "specification_text", "tune"]
 
 FORMAT = 1
 
-FIRST_LOOK, SECOND_LOOK, FINALISTS = 0.006, 0.03, 4
-"""Seconds that each schedule is measured, seconds for the best of them, and how many those are."""
+SAMPLE = 1e-3
+"""Seconds of each sample of a schedule's time; there are up to fifteen."""
 
 GAIN = 0.98
 """The part of the first choice's time that another schedule must stay below to be preferred: clocks are noisy."""
@@ -189,16 +190,32 @@ def _candidates(spec: KernelSpec, target: Target, trials: int) -> Iterator[Chose
 
 
 def _measure(spec: KernelSpec, candidates: list[Chosen], target: Target) -> list[float]:
-    """Returns microseconds of each candidate on one core; the best few are measured longer, turn by turn."""
-    trials = compile_trials([(spec, item.template, item.schedule) for item in candidates], target)
+    """Returns microseconds of each candidate on one core, measured in turns."""
+    functions, calls = {}, []
     weights = _weights(spec)
-    times = [trial.seconds(FIRST_LOOK, weights) for trial in trials]
-    for index in sorted(range(len(times)), key=times.__getitem__)[:FINALISTS]:
-        times[index] = trials[index].seconds(SECOND_LOOK, weights)
-    best = min(range(len(times)), key=times.__getitem__)
-    for index in (0, best):
-        times[index] = min(times[index], trials[index].seconds(SECOND_LOOK, weights))
-    return [1e6 * value for value in times]
+    views = [*spec.inputs, *(step.view for step in spec.steps if step.view is not None)]
+    for number, chosen in enumerate(candidates):
+        name = f"trial{number}"
+        emitted = chosen.template.emit(spec, chosen.schedule, target, name)
+        functions[name] = emitted.function
+        packed = chosen.template.pack(spec, chosen.schedule, weights, target)
+        buffers = [_buffer(view, spec.batch) for view in views]
+        buffers += [KernelBuffer(array.nbytes) for array in packed]
+        buffers.append(_buffer(spec.output, spec.batch))
+        calls.append(KernelCall(name, tuple(buffers), emitted.tasks, group=0))
+    return [value / 1e3 for value in time_kernels(compile_objects(functions, target), calls, sample=SAMPLE)]
+
+
+def _buffer(view: View, batch: int) -> KernelBuffer:
+    """Returns the memory of a view: what lies before its first element in a halo, and all from there on."""
+    top, bottom, left, right = view.halo
+    last = (
+        (batch - 1) * view.image
+        + (view.height - 1 + bottom) * view.row
+        + (view.width - 1 + right) * view.pixel
+        + (view.channels - 1) * view.channel
+    )
+    return KernelBuffer(4 * (last + 1), before=4 * (top * view.row + left * view.pixel))
 
 
 def _weights(spec: KernelSpec) -> Weights:

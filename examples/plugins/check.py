@@ -8,6 +8,7 @@ import torch
 import gensynth as gs
 from gensynth.backends.onnx import run_onnx, to_onnx
 from gensynth.backends.reference import run_reference
+from gensynth.backends.tvm import load_target
 from gensynth.ir import Network
 from gensynth.synth.performance import Outcome, performance_function
 
@@ -35,5 +36,8 @@ task = gs.task("stripes")
 recipe = gs.Recipe(epochs=3, learning_rate=0.05)
 trained = gs.train(changed, task.split("train"), task.split("validation"), recipe)
 assert trained.accuracy is not None and trained.accuracy > 60.0
+
+target = load_target("jetson-nano-gpu")
+assert target.cuda is not None and target.cuda.arch == "sm_53"
 
 print("all plug-ins work")

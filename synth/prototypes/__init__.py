@@ -1,6 +1,18 @@
 """The zoo: human-made networks to start from, each a function of typed arguments, written with the public builder."""
 
-from . import lenet, mobilenet, nasnet, resnet, shufflenet, squeezenet  # noqa: F401  (they register themselves)
+from . import (  # noqa: F401  (they register themselves)
+    alexnet,
+    googlenet,
+    lenet,
+    mobilenet,
+    nas_bench_201,
+    nasnet,
+    resnet,
+    shufflenet,
+    squeezenet,
+    vgg,
+)
+from .nas_bench_201 import nas_bench_201_generator
 from .registry import (
     ArgumentSpec,
     ArgumentValue,
@@ -17,6 +29,7 @@ __all__ = [
     "ArgumentValue",
     "Image",
     "Prototype",
+    "nas_bench_201_generator",
     "parse_arguments",
     "prototype",
     "prototypes",

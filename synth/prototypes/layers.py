@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-from gensynth.ir import Builder, Op, UsageError, Value
-from gensynth.ir.ops import BatchNorm, Conv2d, Dense, GlobalAvgPool
+from gensynth.ir import Builder, Op, Padding, UsageError, Value
+from gensynth.ir.ops import BatchNorm, Conv2d, Dense, Dropout, Flatten, GlobalAvgPool, Relu
 
 from .registry import Image
 
-__all__ = ["Dataset", "channels_of", "conv_norm", "head", "require", "scaled", "settle"]
+__all__ = ["Dataset", "channels_of", "conv_act", "conv_norm", "dense_head", "head", "require", "scaled", "settle"]
 
 Dataset = Literal["cifar", "imagenet"]
 """Which of a family's published forms is built: for small images (32 x 32) or for large ones (224 x 224)."""
@@ -72,6 +72,38 @@ def conv_norm(
     value = builder.emit(conv, value, name=f"{prefix}conv{suffix}")
     value = builder.emit(BatchNorm(), value, name=f"{prefix}norm{suffix}")
     return value if activation is None else builder.emit(activation, value, name=f"{prefix}act{suffix}")
+
+
+def conv_act(
+    builder: Builder,
+    value: Value,
+    channels: int,
+    kernel: int,
+    name: str,
+    *,
+    stride: int = 1,
+    padding: Padding = "same",
+    groups: int = 1,
+    bias: bool = True,
+    norm: BatchNorm | None = None,
+) -> Value:
+    """Emits convolution `NAME`, where given a batch norm `NAME_norm`, and a rectifier `NAME_act`."""
+    conv = Conv2d(channels=channels, kernel=kernel, stride=stride, padding=padding, groups=groups, bias=bias)
+    value = builder.emit(conv, value, name=name)
+    if norm is not None:
+        value = builder.emit(norm, value, name=f"{name}_norm")
+    return builder.emit(Relu(), value, name=f"{name}_act")
+
+
+def dense_head(builder: Builder, value: Value, features: int, classes: int) -> None:
+    """Emits the head of the first networks, two wide dense layers before the logits, and makes these the output."""
+    with builder.scope("head"):
+        value = builder.emit(Flatten(), value, name="flatten")
+        for layer in (1, 2):
+            value = builder.emit(Dense(features=features), value, name=f"dense{layer}")
+            value = builder.emit(Relu(), value, name=f"act{layer}")
+            value = builder.emit(Dropout(rate=0.5), value, name=f"dropout{layer}")
+        builder.output(builder.emit(Dense(features=classes), value, name="logits"))
 
 
 def head(builder: Builder, value: Value, classes: int) -> None:

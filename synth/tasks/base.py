@@ -65,6 +65,15 @@ class Task(ABC):
         return ()
 
     @property
+    def preprocessing(self) -> Mapping[str, object]:
+        """How an input is made from the pixels of an image, as data; empty where the task does not say.
+
+        `order` names the channels, `range` is the pixels' (least, most), `mean` and `deviation` are those of each
+        channel: an input is (pixel - mean) / deviation.
+        """
+        return {}
+
+    @property
     def classes(self) -> int:
         """The number of classes."""
         return len(self.class_names)

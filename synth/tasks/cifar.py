@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,7 @@ from gensynth.ir import DataError, UsageError
 from gensynth.passes.base import option
 
 from .base import Task, register_task
-from .data import Pixels, Statistics, channel_statistics, data_folder, normalize
+from .data import Pixels, Statistics, channel_statistics, data_folder, normalize, preprocessing_of
 
 __all__ = ["Cifar10", "Cifar100"]
 
@@ -57,6 +58,10 @@ class _Cifar(Task):
     @property
     def augmentation(self) -> tuple[Augmentation, ...]:
         return (Augmentation("crop", (("padding", 4),)), Augmentation("flip"))
+
+    @property
+    def preprocessing(self) -> Mapping[str, object]:
+        return preprocessing_of(self._statistics)
 
     def load(self, name: str) -> Examples:
         if name == "test":

@@ -12,7 +12,16 @@ import numpy.typing as npt
 from gensynth.backends.examples import Labels
 from gensynth.ir import Array, DataError
 
-__all__ = ["Indices", "Pixels", "Statistics", "channel_statistics", "data_folder", "normalize", "stratified_split"]
+__all__ = [
+    "Indices",
+    "Pixels",
+    "Statistics",
+    "channel_statistics",
+    "data_folder",
+    "normalize",
+    "preprocessing_of",
+    "stratified_split",
+]
 
 Indices = npt.NDArray[np.int64]
 Pixels = npt.NDArray[np.uint8]
@@ -90,6 +99,12 @@ def channel_statistics(pixels: Pixels) -> Statistics:
     mean = total / count
     deviation = np.sqrt(np.maximum(squares / count - mean * mean, 0.0))
     return mean, np.where(deviation > 1e-6, deviation, 1.0)
+
+
+def preprocessing_of(statistics: Statistics) -> dict[str, object]:
+    """Returns, for `Task.preprocessing`, how pixels from 0 to 255 are normalized."""
+    mean, deviation = (values.tolist() for values in statistics)
+    return {"order": "RGB" if len(mean) == 3 else "gray", "range": [0, 255], "mean": mean, "deviation": deviation}
 
 
 def normalize(pixels: Pixels, statistics: Statistics) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 
 import numpy as np
@@ -42,6 +43,10 @@ class Digits(Task):
     @property
     def augmentation(self) -> tuple[Augmentation, ...]:
         return (Augmentation("shift", (("pixels", 1), ("fill", "edge"))),)
+
+    @property
+    def preprocessing(self) -> Mapping[str, object]:
+        return {"order": "gray", "range": [0, 16], "mean": [_MEAN], "deviation": [_DEVIATION]}
 
     def indices(self, name: str) -> Indices:
         """Returns where the examples of a part stand among the 1,797."""

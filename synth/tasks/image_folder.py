@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ from gensynth.ir import DataError, UsageError, nearest
 from gensynth.passes.base import option
 
 from .base import Task, register_task
-from .data import Pixels, Statistics, channel_statistics, data_folder, normalize, stratified_split
+from .data import Pixels, Statistics, channel_statistics, data_folder, normalize, preprocessing_of, stratified_split
 
 __all__ = ["ImageFolder"]
 
@@ -91,6 +91,10 @@ class ImageFolder(Task):
     def augmentation(self) -> tuple[Augmentation, ...]:
         pixels = max(1, min(self.image[1:]) // 8)
         return (Augmentation("shift", (("pixels", pixels), ("fill", "edge"))),)
+
+    @property
+    def preprocessing(self) -> Mapping[str, object]:
+        return preprocessing_of(self._statistics)
 
     def load(self, name: str) -> Examples:
         pixels = self._training if name == "train" else self._pixels(name)

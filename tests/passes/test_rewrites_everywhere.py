@@ -38,6 +38,18 @@ SMALL: dict[str, tuple[str, dict[str, ArgumentValue]]] = {
     "shufflenet 2": ("shufflenet", {"width": 0.5, "image": (1, 16, 16)}),
     "squeezenet": ("squeezenet", {"image": (1, 16, 16)}),
     "nasnet": ("nasnet-a", {"cells": 1, "filters": 48, "image": (1, 16, 16)}),
+    "alexnet": ("alexnet", {"width": 0.1, "image": (1, 67, 67)}),
+    "vgg": ("vgg", {"depth": 11, "width": 0.05, "image": (1, 32, 32)}),
+    "googlenet": ("googlenet", {"width": 0.1, "image": (1, 32, 32)}),
+    "nas-bench-201": (
+        "nas-bench-201",
+        {
+            "arch": "|nor_conv_3x3~0|+|none~0|avg_pool_3x3~1|+|skip_connect~0|none~1|nor_conv_1x1~2|",
+            "cells": 1,
+            "channels": 4,
+            "image": (1, 8, 8),
+        },
+    ),
 }
 
 

@@ -76,8 +76,7 @@ class KernelSpec:
 
     `op` is `identity` where there is no anchor but steps alone. `dtype` is that of weights in memory, and of
     activations but for the caller's arrays, which only `identity` reads or writes (it converts). On a CPU an input's
-    halo holds at
-    least the zeros that a convolution reads; other kernels, and all on a GPU, check bounds.
+    halo holds at least the zeros that a convolution reads; other kernels, and all on a GPU, check bounds.
 
     The function that a template writes takes pointers to the inputs, to the steps' operands in order, to the arrays
     that `pack` returns in order, and to the output; on a CPU then two int32, `begin` and `end`: it is to do the tasks

@@ -1,7 +1,8 @@
 /* Stands for CUDA when kernels are compiled for a CPU: threads of a block are fibers, __syncthreads switches between them.
  *
  * Blocks run one after another. Shared memory is filled with NaNs before each block, so that a read of what no thread wrote
- * shows. A barrier that only some of a block's threads reach is an error, as it is on a GPU.
+ * shows. Threads run in order from barrier to barrier or, to tell whether they race, in the opposite one. A barrier that
+ * only some of a block's threads reach is an error, as it is on a GPU.
  */
 #pragma once
 
@@ -86,8 +87,7 @@ static inline ushort float_to_half(float value) {
 /* The product of two float16 numbers is exact in float32. Where the sum is not, it is made odd, so that rounding it again
  * gives what rounding once would (Boldo and Melquiond, IEEE Transactions on Computers 57(4), 2008). */
 static inline ushort multiply_add_half(ushort a, ushort b, ushort c) {
-  volatile float exact = half_to_float(a) * half_to_float(b); /* volatile: no contraction into a multiply-add */
-  const float product = exact, other = half_to_float(c);
+  const float product = half_to_float(a) * half_to_float(b), other = half_to_float(c);
   float sum = product + other;
   const float part = sum - product, error = (product - (sum - part)) + (other - part);
   const uint bits = float_bits(sum);
@@ -108,6 +108,10 @@ struct Fiber { void *stack; void *context; bool done; };
 static void *scheduler_context;
 static Fiber *fibers;
 static uint current_fiber;
+static bool backward;
+
+extern "C" void run_backward(int whether) { backward = whether != 0; }
+
 static const size_t STACK = 64 * 1024;
 
 #if defined(__x86_64__)
@@ -177,7 +181,8 @@ static bool run_block(uint threads) {
   }
   for (;;) {
     uint done = 0;
-    for (uint thread = 0; thread < threads; thread++) {
+    for (uint number = 0; number < threads; number++) {
+      const uint thread = backward ? threads - 1 - number : number;
       current_fiber = thread;
       stand_at(thread);
       switch_fiber(&scheduler_context, fibers[thread].context);
@@ -209,8 +214,8 @@ static int launch_kernel(Kernel kernel, bool barriers, const uint *grid, const u
         if (barriers) {
           failed |= !run_block(threads);
         } else {
-          for (uint thread = 0; thread < threads; thread++) {
-            stand_at(thread);
+          for (uint number = 0; number < threads; number++) {
+            stand_at(backward ? threads - 1 - number : number);
             kernel(arguments);
           }
         }

@@ -1,7 +1,7 @@
 """Building a shared library from CUDA C and launching its kernels on arrays.
 
-    shim = build_shim(source)
-    shim.launch([Launch("k0_conv2d", grid, block, (Place("arena", 0), Place("weights", 64), Place("arena", 4096)))], buffers)
+shim = build_shim(source)
+shim.launch([Launch("k0_conv2d", grid, block, (Place("arena"), Place("weights", 64), Place("arena", 4096)))], buffers)
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from gensynth.ir import UsageError
 from ..cuda import cuda_source
 from ..program import Program
 
-__all__ = ["Launch", "Place", "Shim", "build_shim", "run_on_cpu", "run_program"]
+__all__ = ["Launch", "Place", "Shim", "build_shim", "compile_shim", "run_on_cpu", "run_program"]
 
 HEADER = Path(__file__).with_name("cuda_on_cpu.h")
 OPTIONS = ("-std=c++17", "-O2", "-march=native", "-ffp-contract=fast", "-fno-strict-aliasing", "-fno-math-errno")
@@ -56,15 +56,21 @@ class Launch:
 class Shim:
     """Kernels compiled for this machine."""
 
-    def __init__(self, library: Any, folder: Any, parameters: Mapping[str, int]) -> None:
-        self._library, self._folder, self._parameters = library, folder, dict(parameters)
+    def __init__(self, library: Any, parameters: Mapping[str, int]) -> None:
+        self._library, self._parameters = library, dict(parameters)
 
-    def launch(self, launches: Sequence[Launch], buffers: Mapping[str, npt.NDArray[Any]]) -> None:
+    def launch(
+        self, launches: Sequence[Launch], buffers: Mapping[str, npt.NDArray[Any]], *, backward: bool = False
+    ) -> None:
         """Runs kernels one after another on these buffers, which they change in place.
+
+        Between barriers the threads of a block run in order of their numbers, or `backward`: kernels whose threads race
+        give other results then.
 
         Raises:
             UsageError: an unknown kernel or buffer, a wrong number of arguments, or a barrier that some threads missed.
         """
+        self._library.run_backward(int(backward))
         for item in launches:
             count = self._parameters.get(item.kernel)
             if count is None:
@@ -89,11 +95,24 @@ class Shim:
         return int(array.ctypes.data) + place.offset
 
 
-def build_shim(source: str) -> Shim:
-    """Returns the kernels of CUDA C as `cuda_source` writes it, compiled for this machine.
+def build_shim(source: str, options: Sequence[str] = ()) -> Shim:
+    """Returns the kernels of CUDA C as `cuda_source` writes it, compiled for this machine with more compiler `options`.
 
     Raises:
         UsageError: there is no C++ compiler, or the source does not compile.
+    """
+    # a library that is loaded needs its file no longer
+    with tempfile.TemporaryDirectory(prefix="gensynth-") as folder:
+        library = Path(folder) / "kernels.so"
+        parameters = compile_shim(source, library, options)
+        return Shim(ctypes.CDLL(str(library)), parameters)
+
+
+def compile_shim(source: str, library: Path, options: Sequence[str] = ()) -> dict[str, int]:
+    """Writes a shared library with a function `launch_NAME` for each kernel; returns how many pointers each takes.
+
+    Raises:
+        UsageError: as `build_shim`.
     """
     text = [f'#include "{HEADER}"\n', source]
     parameters: dict[str, int] = {}
@@ -109,15 +128,15 @@ def build_shim(source: str) -> Shim:
             f'extern "C" int launch_{name}(const uint *grid, const uint *block, void **arguments) '
             f"{{ return launch_kernel(call_{name}, {barriers}, grid, block, arguments); }}\n"
         )
-    folder = tempfile.TemporaryDirectory(prefix="gensynth-")
-    path = Path(folder.name) / "kernels.cpp"
+    path = library.with_suffix(".cpp")
     path.write_text("".join(text))
-    library = path.with_suffix(".so")
-    command = [*_compiler(), *OPTIONS, "-w", "-shared", "-fPIC", "-o", str(library), str(path)]
+    command = [*_compiler(), *OPTIONS, *options, "-w", "-shared", "-fPIC", "-o", str(library), str(path)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise UsageError(f"{command[0]} cannot compile the kernels: {done.stderr.strip()[:2000]}", hint="see its message")
-    return Shim(ctypes.CDLL(str(library)), folder, parameters)
+        raise UsageError(
+            f"{command[0]} cannot compile the kernels: {done.stderr.strip()[:2000]}", hint="see its message"
+        )
+    return parameters
 
 
 def _pointer_type(parameter: str, kernel: str) -> str:

@@ -1,7 +1,7 @@
 """Convolutions as matrix products on a GPU, without a matrix of patches (implicit GEMM).
 
-Pixels times terms (taps and input channels) is multiplied by terms times output channels. A block of threads makes a tile of
-pixels by channels, a thread a smaller tile in registers:
+Pixels times terms (taps and input channels) is multiplied by terms times output channels. A block of threads makes a
+tile of pixels by channels, a thread a smaller tile in registers:
 
     for chunk of terms:
         shared = the patches' elements and the weights of this chunk        (the next chunk is on its way meanwhile)
@@ -9,19 +9,19 @@ pixels by channels, a thread a smaller tile in registers:
             sums[pixel][channel] += patch[pixel] * weight[channel]
     output = steps(sums + bias), through shared memory, so that neighbouring threads write neighbouring channels
 
-Where a map is too small to fill the GPU, groups of threads (`slices`) make the same tile, each from its part of every chunk,
-and their sums are added at the end.
+Where a map is too small to fill the GPU, groups of threads (`slices`) make the same tile, each from its part of every
+chunk, and their sums are added at the end.
 
-float16: patches and weights are multiplied two output channels at once, in float16; after `CHAIN` products of a chain the
-sums are added to float32 ones. That takes half as many multiply-adds on GPUs of compute capability 6.2; rounding in a chain
-costs about 1e-3 of its size, which averages out over chains.
+float16: patches and weights are multiplied for two output channels at once, in float16; after `CHAIN` products the sums
+are added to float32 ones. On GPUs of compute capability 6.2 that takes half as many multiply-adds. Rounding costs about
+5e-4 of a chain's size, which averages out over chains; a chain whose sum is beyond 65504 is lost.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,12 +30,11 @@ import tvm.tirx.script.builder as T
 from gensynth.ir.ops import Conv2d, ConvTranspose2d, Dense
 
 from ...targets import Target
-from ..specification import Emitted, KernelSpec, Schedule, Weights, template
+from ..specification import Emitted, KernelSpec, Weights, template
 from .costs import MEMORY_LATENCY, SCHEDULERS, Work, grid_cycles, memory_cycles, step_instructions
 from .emitting import (
     Frame,
     element,
-    external,
     finish,
     guarded,
     inside,
@@ -48,54 +47,13 @@ from .emitting import (
     when,
 )
 from .problems import Problem, as_memory, bias_of, filters_of, problem_of
+from .register_tiles import CHAIN, ConvolutionSchedule, HalfSums, Sums, vector
 
 __all__ = ["Convolution", "ConvolutionSchedule"]
 
 Expression = Any
 
-CHAIN = 16
-"""Products that are added up in float16 before they go to float32."""
-
-PADDING = 4
-"""Words after each line of patches in shared memory, so that threads write to different banks."""
-
 MOST_SCHEDULES = 6
-
-
-@dataclass(frozen=True)
-class ConvolutionSchedule(Schedule):
-    """A block makes `pixels` x `channels` outputs, a thread `thread_pixels` x `thread_channels`. All are powers of 2.
-
-    `depth` terms are in shared memory at once for each of `slices`.
-    """
-
-    template: ClassVar[str] = "convolution"
-    pixels: int
-    channels: int
-    thread_pixels: int
-    thread_channels: int
-    depth: int
-    slices: int
-
-    @property
-    def tile_threads(self) -> int:
-        """Threads of one slice."""
-        return self.pixels // self.thread_pixels * (self.channels // self.thread_channels)
-
-    @property
-    def threads(self) -> int:
-        """Threads of a block."""
-        return self.tile_threads * self.slices
-
-    @property
-    def chunk(self) -> int:
-        """Terms in shared memory at once."""
-        return self.depth * self.slices
-
-    @property
-    def line(self) -> int:
-        """Words of one term's patches in shared memory."""
-        return self.pixels + PADDING
 
 
 @dataclass(frozen=True)
@@ -241,10 +199,6 @@ class Convolution:
         return Emitted(frame.function, grid=sizes.grid, block=(schedule.threads, 1, 1))
 
 
-def _vector(start: Expression, lanes: int) -> Expression:
-    return start if lanes == 1 else T.Ramp(start, 1, lanes)
-
-
 class _Writer:
     """Writes the kernel: what one thread does."""
 
@@ -302,8 +256,9 @@ class _Writer:
         sums.flush_rest(schedule.depth, sizes.chunks)
         self._finish(sums)
 
-    def _sums(self) -> _Sums:
-        return _HalfSums(self) if self.half else _Sums(self)
+    def _sums(self) -> Sums:
+        kind = HalfSums if self.half else Sums
+        return kind(self.frame.thread, self.schedule, self.shared, self.patch_words, self.weight_words)
 
     # Loading.
 
@@ -339,7 +294,9 @@ class _Writer:
         row, column = u * rows.step, v * columns.step
         offset = T.bind(T.int32(0) + row * source.row + column * source.pixel + c * source.channel)
         padded_tap = None if sizes.tap == problem.inputs else c < problem.inputs
-        padded_end = None if problem.taps * sizes.tap == sizes.chunks * schedule.chunk else term < problem.taps * sizes.tap
+        padded_end = (
+            None if problem.taps * sizes.tap == sizes.chunks * schedule.chunk else term < problem.taps * sizes.tap
+        )
         common = when(padded_tap, padded_end)
         common = None if common is None else T.bind(common)
         zero = T.uint16(0) if self.half else T.float32(0)
@@ -360,9 +317,7 @@ class _Writer:
         with guarded(self._copies_weights()):
             for number in range(self.weight_loads):
                 at = begin + (self.frame.thread + number * schedule.threads) * lanes
-                T.buffer_store(
-                    self.weights, self.frame.packed[0][_vector(at, lanes)], [_vector(number * lanes, lanes)]
-                )
+                T.buffer_store(self.weights, self.frame.packed[0][vector(at, lanes)], [vector(number * lanes, lanes)])
 
     def _copies_weights(self) -> Expression:
         few = self.weight_words < self.weight_lanes * self.schedule.threads
@@ -383,11 +338,11 @@ class _Writer:
         with guarded(self._copies_weights()):
             for number in range(self.weight_loads):
                 at = start + self.patch_words + (self.frame.thread + number * schedule.threads) * lanes
-                T.buffer_store(self.shared, self.weights[_vector(number * lanes, lanes)], [_vector(at, lanes)])
+                T.buffer_store(self.shared, self.weights[vector(number * lanes, lanes)], [vector(at, lanes)])
 
     # What comes after.
 
-    def _finish(self, sums: _Sums) -> None:
+    def _finish(self, sums: Sums) -> None:
         """Adds the slices, and writes the outputs, neighbouring channels by neighbouring threads."""
         problem, schedule, frame = self.problem, self.schedule, self.frame
         sums.share()
@@ -415,133 +370,3 @@ class _Writer:
             with guarded(condition):
                 bias = frame.packed[1][self.group * (self.sizes.tiles * schedule.channels) + c]
                 finish(frame, total + bias, n, h, w, self.group * problem.outputs + c)
-
-
-class _Sums:
-    """A thread's sums, [pixel][channel], in float32."""
-
-    def __init__(self, writer: _Writer) -> None:
-        self.writer, schedule = writer, writer.schedule
-        self.pixels, self.channels = schedule.thread_pixels, schedule.thread_channels
-        across = schedule.channels // self.channels
-        thread = writer.frame.thread
-        inner = remainder(thread, schedule.tile_threads) if schedule.slices > 1 else thread
-        self.slice = quotient(thread, schedule.tile_threads) if schedule.slices > 1 else 0
-        self.down, self.across = quotient(inner, across), remainder(inner, across)
-        # a thread's channels are vectors of at most 4, the next one after those of all threads: no two read one bank
-        self.lanes = min(4, self.channels)
-        self.stride = across * self.lanes
-        self.sums = T.alloc_buffer((self.pixels * self.channels,), "float32", scope="local")
-        with T.unroll(0, self.pixels * self.channels) as number:
-            T.buffer_store(self.sums, T.float32(0), [number])
-        self.left = T.alloc_buffer((self.pixels,), writer.word, scope="local")
-        self.prepare()
-
-    def prepare(self) -> None:
-        """Allocates what the products need besides."""
-        self.right = T.alloc_buffer((self.channels,), "float32", scope="local")
-
-    def multiply(self, buffer: Expression) -> None:
-        """Writes the multiply-adds of the chunk in a buffer of shared memory."""
-        writer, schedule = self.writer, self.writer.schedule
-        start = buffer * (writer.patch_words + writer.weight_words)
-        with T.unroll(0, schedule.depth) as number:
-            term = self.slice * schedule.depth + number
-            lanes = min(4, self.pixels)
-            for pixel in range(0, self.pixels, lanes):
-                at = start + term * schedule.line + self.down * self.pixels + pixel
-                T.buffer_store(self.left, writer.shared[_vector(at, lanes)], [_vector(pixel, lanes)])
-            self.load_weights(start + writer.patch_words, term)
-            self.multiply_term()
-
-    def load_weights(self, start: Expression, term: Expression) -> None:
-        """Reads the weights of a term for this thread's channels."""
-        for number in range(self.channels // self.lanes):
-            at = start + term * self.writer.schedule.channels + number * self.stride + self.across * self.lanes
-            T.buffer_store(
-                self.right, self.writer.shared[_vector(at, self.lanes)], [_vector(number * self.lanes, self.lanes)]
-            )
-
-    def multiply_term(self) -> None:
-        """Writes the multiply-adds of a term."""
-        with T.unroll(0, self.pixels) as pixel, T.unroll(0, self.channels) as channel:
-            at = pixel * self.channels + channel
-            T.buffer_store(self.sums, self.sums[at] + self.left[pixel] * self.right[channel], [at])
-
-    def flush(self, chunk: Expression, depth: int, chunks: int) -> None:
-        """Adds what was summed in less precision to the sums, where it is time for that."""
-
-    def flush_rest(self, depth: int, chunks: int) -> None:
-        """Does so after the last chunk."""
-
-    def share(self) -> None:
-        """Writes the sums to shared memory, [slice][pixel][channel]."""
-        schedule = self.writer.schedule
-        with T.unroll(0, self.pixels) as pixel:
-            line = (self.slice * schedule.pixels + self.down * self.pixels + pixel) * schedule.channels
-            for number in range(self.channels // self.lanes):
-                at = line + number * self.stride + self.across * self.lanes
-                self._share_vector(at, pixel * self.channels + number * self.lanes)
-
-    def _share_vector(self, at: Expression, place: Expression) -> None:
-        value = self.sums[_vector(place, self.lanes)]
-        T.buffer_store(self.writer.shared, value, [_vector(at, self.lanes)])
-
-    def shared_sum(self, place: Expression) -> Expression:
-        """Returns a sum that some thread has written to shared memory."""
-        return self.writer.shared[place]
-
-
-class _HalfSums(_Sums):
-    """Sums of two channels in float16, added to those in float32 after each chain."""
-
-    def prepare(self) -> None:
-        self.pairs = self.channels // 2
-        self.right = T.alloc_buffer((self.pairs,), "uint32", scope="local")
-        self.halves = T.alloc_buffer((self.pixels * self.pairs,), "uint32", scope="local")
-        self._clear()
-
-    def _clear(self) -> None:
-        with T.unroll(0, self.pixels * self.pairs) as number:
-            T.buffer_store(self.halves, T.uint32(0), [number])
-
-    def load_weights(self, start: Expression, term: Expression) -> None:
-        # as for float32, but of 8 channels at most: 4 words
-        schedule = self.writer.schedule
-        for number in range(self.channels // self.lanes):
-            words = self.lanes // 2
-            at = start + term * (schedule.channels // 2) + number * (self.stride // 2) + self.across * words
-            T.buffer_store(self.right, self.writer.shared[_vector(at, words)], [_vector(number * words, words)])
-
-    def multiply_term(self) -> None:
-        with T.unroll(0, self.pixels) as pixel, T.unroll(0, self.pairs) as pair:
-            at = pixel * self.pairs + pair
-            value = external("uint32", "multiply_add_halves", self.left[pixel], self.right[pair], self.halves[at])
-            T.buffer_store(self.halves, value, [at])
-
-    def flush(self, chunk: Expression, depth: int, chunks: int) -> None:
-        every = max(1, CHAIN // depth)
-        if every < chunks:
-            with guarded(None if every == 1 else remainder(chunk, every) == every - 1):
-                self._flush()
-                self._clear()
-
-    def flush_rest(self, depth: int, chunks: int) -> None:
-        every = max(1, CHAIN // depth)
-        if every >= chunks or chunks % every:
-            self._flush()
-
-    def _flush(self) -> None:
-        with T.unroll(0, self.pixels * self.pairs) as number:
-            for half, function in enumerate(("low_half", "high_half")):
-                at = number * 2 + half
-                value = self.sums[at] + external("float32", function, self.halves[number])
-                T.buffer_store(self.sums, value, [at])
-
-    def _share_vector(self, at: Expression, place: Expression) -> None:
-        for lane in range(self.lanes):
-            bits = external("uint32", "float_bits", self.sums[place + lane])
-            T.buffer_store(self.writer.shared, bits, [at + lane])
-
-    def shared_sum(self, place: Expression) -> Expression:
-        return external("float32", "bits_float", self.writer.shared[place])

@@ -1,4 +1,4 @@
-"""How long kernels take on a GPU, roughly, in cycles of its clock: what schedules are ranked by before anything is measured.
+"""How long kernels take on a GPU, roughly, in cycles of its clock: what schedules are ranked by without measurement.
 
 Figures are those of Pascal (the Tegra X2's GP10B; NVIDIA's CUDA C Programming Guide, compute capability 6.2): four
 schedulers a multiprocessor that each issue one instruction of a warp a cycle, 64K registers, 64 KB of shared memory, 64
@@ -14,7 +14,7 @@ from gensynth.ir.ops import Add, BatchNorm, Mul, Sigmoid, Silu
 from ...targets import Target
 from ..specification import KernelSpec
 
-__all__ = ["Work", "element_instructions", "memory_cycles", "grid_cycles", "step_instructions"]
+__all__ = ["Work", "grid_cycles", "memory_cycles", "step_instructions"]
 
 WARP = 32
 SCHEDULERS = 4
@@ -84,8 +84,3 @@ def step_instructions(spec: KernelSpec) -> float:
         else:
             each += 2.0
     return each
-
-
-def element_instructions(spec: KernelSpec) -> float:
-    """Returns about how many instructions one element of the output takes besides the anchor's own."""
-    return 12.0 + step_instructions(spec)

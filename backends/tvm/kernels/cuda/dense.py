@@ -1,8 +1,8 @@
 """Dense layers of few images on a GPU.
 
-Such a layer reads each weight once, so memory bounds it: neighbouring threads read weights of neighbouring features, and
-groups of threads (`slices`) every so manieth input; their sums are added through shared memory. Layers of many images are
-matrix products, and done as convolutions of one tap.
+Such a layer reads each weight once, so memory bounds it. Neighbouring threads read weights of neighbouring features;
+the inputs are dealt out to groups of threads (`slices`), whose sums are added through shared memory. Layers of many
+images are matrix products, and done as convolutions of one tap.
 """
 
 from __future__ import annotations
@@ -96,7 +96,9 @@ class DenseLayer:
         grid = _grid(spec, schedule)
         size = 2 if spec.dtype == "f16" else 4
         weights = size * spec.inputs[0].channels * grid[0] * schedule.features
-        return max(grid_cycles(work, grid[0] * grid[1], target), memory_cycles(spec, target, weights, weights * grid[1]))
+        return max(
+            grid_cycles(work, grid[0] * grid[1], target), memory_cycles(spec, target, weights, weights * grid[1])
+        )
 
     def pack(
         self, spec: KernelSpec, schedule: DenseSchedule, weights: Weights, target: Target

@@ -1,7 +1,7 @@
 """Convolutions of groups of few channels, above all depthwise ones, on a GPU.
 
-A thread makes a tile of outputs of one channel, its neighbours those of the next channels, so that they read and write next
-to each other:
+A thread makes a tile of outputs of one channel, its neighbours those of the next channels, so that they read and write
+next to each other:
 
     for input channel of the group:
         for element of the patch under the tile:
@@ -18,7 +18,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
 import numpy.typing as npt
 import tvm.tirx.script.builder as T
 

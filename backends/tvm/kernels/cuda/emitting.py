@@ -1,4 +1,4 @@
-"""What the GPU templates share: the function around a kernel, its threads, loads and stores, the steps after the anchor.
+"""What the GPU templates share: the function around a kernel, threads, loads and stores, the steps after the anchor.
 
 A kernel's buffers are flat: their index is the distance in elements from where the pointer points. Values are float32
 scalars; float16 numbers lie in memory as the bits of 16-bit integers and are converted where they are read and written.
@@ -90,58 +90,57 @@ def kernel_function(
 ) -> Iterator[Frame]:
     """Opens the function of a kernel of `grid` blocks of `threads`; what is written inside is what one thread does.
 
-    Its pointers are the specification's, in order. `packed` are the TVM dtypes of the arrays that the anchor packs; those of
-    `pack_steps` follow.
+    Its pointers are the specification's, in order. `packed` are the TVM dtypes of the arrays that the anchor packs;
+    those of `pack_steps` follow.
 
     Raises:
         UsageError: a value is too large for 32-bit indices, or the grid for the GPU.
     """
     _check_sizes(spec, grid)
-    with IRBuilder() as builder:
-        with T.prim_func():
-            T.func_name(name)
-            T.func_attr({"global_symbol": name, "tirx.noalias": True})
+    with IRBuilder() as builder, T.prim_func():
+        T.func_name(name)
+        T.func_attr({"global_symbol": name, "tirx.noalias": True})
 
-            def pointer(label: str, dtype: str) -> Any:
-                return T.arg(label, T.handle(dtype)), dtype
+        def pointer(label: str, dtype: str) -> Any:
+            return T.arg(label, T.handle(dtype)), dtype
 
-            inputs = [pointer(f"input{number}", MEMORY[view.dtype]) for number, view in enumerate(spec.inputs)]
-            operands = {
-                number: pointer(f"operand{number}", MEMORY[step.view.dtype])
-                for number, step in enumerate(spec.steps)
-                if step.view is not None
-            }
-            arrays = [pointer(f"weights{number}", dtype) for number, dtype in enumerate(packed)]
-            affine = {
-                number: (pointer(f"scale{number}", "float32"), pointer(f"shift{number}", "float32"))
-                for number, step in enumerate(spec.steps)
-                if isinstance(step.op, BatchNorm)
-            }
-            output = pointer("output", MEMORY[spec.output.dtype])
+        inputs = [pointer(f"input{number}", MEMORY[view.dtype]) for number, view in enumerate(spec.inputs)]
+        operands = {
+            number: pointer(f"operand{number}", MEMORY[step.view.dtype])
+            for number, step in enumerate(spec.steps)
+            if step.view is not None
+        }
+        arrays = [pointer(f"weights{number}", dtype) for number, dtype in enumerate(packed)]
+        affine = {
+            number: (pointer(f"scale{number}", "float32"), pointer(f"shift{number}", "float32"))
+            for number, step in enumerate(spec.steps)
+            if isinstance(step.op, BatchNorm)
+        }
+        output = pointer("output", MEMORY[spec.output.dtype])
 
-            def buffer(argument: tuple[Any, str]) -> Any:
-                data, dtype = argument
-                return T.decl_buffer((UNKNOWN,), dtype, data=data)
+        def buffer(argument: tuple[Any, str]) -> Any:
+            data, dtype = argument
+            return T.decl_buffer((UNKNOWN,), dtype, data=data)
 
-            with (
-                T.launch_thread("blockIdx.x", grid[0]) as x,
-                T.launch_thread("blockIdx.y", grid[1]) as y,
-                T.launch_thread("blockIdx.z", grid[2]) as z,
-                T.launch_thread("threadIdx.x", threads) as thread,
-            ):
-                frame = Frame(
-                    spec,
-                    tuple(buffer(item) for item in inputs),
-                    {number: buffer(item) for number, item in operands.items()},
-                    tuple(buffer(item) for item in arrays),
-                    {number: (buffer(scale), buffer(shift)) for number, (scale, shift) in affine.items()},
-                    buffer(output),
-                    (x, y, z),
-                    thread,
-                    grid,
-                    threads,
-                )
-                yield frame
+        with (
+            T.launch_thread("blockIdx.x", grid[0]) as x,
+            T.launch_thread("blockIdx.y", grid[1]) as y,
+            T.launch_thread("blockIdx.z", grid[2]) as z,
+            T.launch_thread("threadIdx.x", threads) as thread,
+        ):
+            frame = Frame(
+                spec,
+                tuple(buffer(item) for item in inputs),
+                {number: buffer(item) for number, item in operands.items()},
+                tuple(buffer(item) for item in arrays),
+                {number: (buffer(scale), buffer(shift)) for number, (scale, shift) in affine.items()},
+                buffer(output),
+                (x, y, z),
+                thread,
+                grid,
+                threads,
+            )
+            yield frame
     frame._function.append(builder.get())
 
 

@@ -61,7 +61,9 @@ class _Axis:
         """Returns how many elements of a window count for its mean."""
         first, beyond = (-self.before, self.length + self.after) if count_padding else (0, self.length)
         start = index * self.stride - self.before
-        if self.within or (first == -self.before and (self.count - 1) * self.stride + self.kernel <= beyond + self.before):
+        if self.within or (
+            first == -self.before and (self.count - 1) * self.stride + self.kernel <= beyond + self.before
+        ):
             return self.kernel
         return T.min(start + self.kernel, beyond) - T.max(start, first)
 

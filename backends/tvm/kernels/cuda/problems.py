@@ -3,8 +3,9 @@
     y[n, i P + p, j Q + q, o] = bias[o] + sum over taps (u, v) and channels c of o's group of
                                 filters[p, q][o, u, v, c] x[n, i S + a_p + u D, j T + b_q + v E, c]
 
-A convolution has one phase (P = Q = 1) and starts at minus its padding. The rows of a transposed convolution with stride s
-fall into s phases, each an ordinary convolution with some of the taps; a dense layer is a convolution of one tap.
+A convolution has one phase (P = Q = 1) and starts at minus its padding. The rows of a transposed convolution with
+stride s fall into s phases, each an ordinary convolution with some of the taps. A dense layer is a convolution of one
+tap.
 """
 
 from __future__ import annotations
@@ -188,7 +189,7 @@ def as_memory(spec: KernelSpec, array: npt.NDArray[np.float32]) -> npt.NDArray[A
 
 
 def bias_of(weights: Weights, shape: Sequence[int], channels: int) -> npt.NDArray[np.float32]:
-    """Returns the bias, or zeros, as `shape`, whose last axis begins with `channels` of a group and is padded by zeros."""
+    """Returns the bias, or zeros, as `shape`, whose last axis holds `channels` of a group and then zeros."""
     found = np.zeros(tuple(shape), np.float32)
     if "bias" in weights:
         found[..., :channels] = np.asarray(weights["bias"], np.float32).reshape(*shape[:-1], channels)

@@ -1,7 +1,7 @@
 """Running single GPU kernels on the CPU, to prove that they compute what they should.
 
-    trials = compile_trials([(spec, template, schedule), ...], target)
-    result = trials[0].run([x], weights={"weight": w})
+trials = compile_trials([(spec, template, schedule), ...], target)
+result = trials[0].run([x], weights={"weight": w})
 """
 
 from __future__ import annotations
@@ -79,8 +79,13 @@ class Trial:
         inputs: Sequence[npt.ArrayLike],
         operands: Sequence[npt.ArrayLike] = (),
         weights: Mapping[str, Floats] | None = None,
+        *,
+        backward: bool = False,
     ) -> TrialResult:
-        """Runs the kernel on images [N, C, H, W] of the views' sizes, `operands` being those of its steps in order."""
+        """Runs the kernel on images [N, C, H, W] of the views' sizes, `operands` being those of its steps in order.
+
+        With `backward` the threads of a block run in the opposite order between barriers.
+        """
         views = [*self.spec.inputs, *(step.view for step in self.spec.steps if step.view is not None)]
         buffers: dict[str, npt.NDArray[Any]] = {}
         places = []
@@ -98,7 +103,8 @@ class Trial:
         output = _Memory(self.spec.output, self.spec.batch)
         buffers["output"] = output.elements
         places.append(Place("output", output.offset))
-        self._shim.launch([Launch(self.name, self.emitted.grid, self.emitted.block, tuple(places))], buffers)
+        launch = Launch(self.name, self.emitted.grid, self.emitted.block, tuple(places))
+        self._shim.launch([launch], buffers, backward=backward)
         found = output.image.astype(np.float32)
         output.image[...] = np.nan
         return TrialResult(found, int(np.count_nonzero(~np.isnan(output.elements))))
@@ -111,10 +117,12 @@ def compile_trials(items: Sequence[tuple[KernelSpec, Template, Any]], target: Ta
         UsageError: there is no C++ compiler.
     """
     emitted = [
-        template.emit(spec, schedule, target, f"trial{number}") for number, (spec, template, schedule) in enumerate(items)
+        template.emit(spec, schedule, target, f"trial{number}")
+        for number, (spec, template, schedule) in enumerate(items)
     ]
     source = cuda_source({f"trial{number}": kernel.function for number, kernel in enumerate(emitted)}, target)
-    shim = build_shim(source)
+    # they run once or twice: less work for the compiler is more than made up for
+    shim = build_shim(source, ("-O0",))
     return tuple(
         Trial(spec, template, schedule, kernel, target, f"trial{number}", source, shim)
         for number, ((spec, template, schedule), kernel) in enumerate(zip(items, emitted, strict=True))
