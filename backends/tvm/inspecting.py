@@ -12,7 +12,9 @@ _LABEL = re.compile(r"^(\.L[\w$.]+|[A-Za-z_][\w$.]*):")
 _FUNCTION = re.compile(r"^\s*\.type\s+([\w$.]+),\s*[@%]function")
 _AARCH64_MULTIPLY = re.compile(r"^\s*(fmla|fmls|fmadd)\s")
 _AARCH64_LOAD = re.compile(r"^\s*(ld[a-z0-9]+)\s")
-_AARCH64_STACK = re.compile(r"^\s*(ld|st)[a-z0-9]+\s.*\[(sp|x29)\b")
+_AARCH64_STACK = re.compile(r"^\s*(ld|st)[a-z0-9]+\s.*\[sp\b")
+_AARCH64_STACK_OR_FRAME = re.compile(r"^\s*(ld|st)[a-z0-9]+\s.*\[(sp|x29)\b")
+_AARCH64_FRAME = re.compile(r"^\s*(mov\s+x29, sp|add\s+x29, sp,)")
 _X86_MULTIPLY = re.compile(r"^\s*vf(n?m)(add|sub)\d*[ps]s\s")
 _X86_LOAD = re.compile(r"^\s*v\w+\s.*\(%r")
 _X86_STACK = re.compile(r"^\s*vmov\w+\s.*\(%r[sb]p")
@@ -75,6 +77,9 @@ def hot_loop(lines: Sequence[str], architecture: str) -> HotLoop | None:
         if architecture == "aarch64"
         else (_X86_MULTIPLY, _X86_LOAD, _X86_STACK)
     )
+    # without a frame, x29 is a register like others
+    if architecture == "aarch64" and any(_AARCH64_FRAME.match(line) for line in lines):
+        stack = _AARCH64_STACK_OR_FRAME
     spans = list(_loops(lines))
     inner = [(a, b) for a, b in spans if not any((c, d) != (a, b) and a <= c and d <= b for c, d in spans)]
     best: HotLoop | None = None

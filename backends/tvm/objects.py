@@ -17,57 +17,19 @@ from tvm.tirx import PrimFunc, transform
 
 from gensynth.ir import UsageError
 
+from .host import FEATURES, host_architecture, host_features
 from .targets import Target
 
-__all__ = ["assembly", "compile_objects", "host_llvm", "host_vectors", "link_shared", "llvm_target", "lower_functions"]
-
-_FEATURES = {
-    "avx": "avx",
-    "avx2": "avx2",
-    "fma": "fma",
-    "f16c": "f16c",
-    "avx512f": "avx512f",
-    "avx512bw": "avx512bw",
-    "avx512cd": "avx512cd",
-    "avx512dq": "avx512dq",
-    "avx512vl": "avx512vl",
-}
-"""LLVM's name of a feature that matters here, by the operating system's."""
+__all__ = ["assembly", "compile_objects", "host_llvm", "link_shared", "llvm_target", "lower_functions"]
 
 
 def host_llvm() -> dict[str, object]:
-    """Returns the `llvm` of a target for this machine: its CPU, less the features that the system withholds."""
+    """Returns the `llvm` of a target for this machine: its CPU, without features that it is not allowed to use."""
     cpu = llvm_get_system_cpu()
-    flags = _host_flags()
-    absent = [f"-{feature}" for flag, feature in _FEATURES.items() if flags and flag not in flags]
-    return {"mcpu": cpu, "mattr": absent} if absent and _on_x86() else {"mcpu": cpu}
-
-
-def host_vectors() -> tuple[int, int]:
-    """Returns the float32 lanes of this machine's vector registers, and how many of them it has."""
-    if not _on_x86():
-        return 4, 32
-    flags = _host_flags()
-    if {"avx512f", "avx512vl"} <= flags:
-        return 16, 32
-    return (8, 16) if "avx" in flags else (4, 16)
-
-
-def _on_x86() -> bool:
-    import platform
-
-    return platform.machine().lower() in ("x86_64", "amd64")
-
-
-def _host_flags() -> frozenset[str]:
-    path = Path("/proc/cpuinfo")
-    if not path.exists():
-        return frozenset()
-    for line in path.read_text().splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() == "flags":
-            return frozenset(value.split())
-    return frozenset()
+    if host_architecture() != "x86_64":
+        return {"mcpu": cpu}
+    absent = sorted(feature for feature in FEATURES.values() if "avx" in feature and feature not in host_features())
+    return {"mcpu": cpu, "mattr": [f"-{feature}" for feature in absent]} if absent else {"mcpu": cpu}
 
 
 _LLVM_OPTIONS = ("-unroll-threshold-aggressive:uint=40", "-unroll-threshold-default:uint=40")

@@ -150,8 +150,8 @@ def tune(
         if known is not None:
             found[spec] = known
         if len(candidates) > 1 and (known is None or record.tried(spec, target) < len(candidates)):
-            best = candidates[0]
-            waiting.append((uses[spec] * best.template.cost(spec, best.schedule, target), spec, candidates))
+            first = candidates[0]
+            waiting.append((uses[spec] * first.template.cost(spec, first.schedule, target), spec, candidates))
     waiting.sort(key=lambda item: -item[0])
     end = time.monotonic() + seconds
     for number, (_, spec, candidates) in enumerate(waiting):

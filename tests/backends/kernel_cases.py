@@ -25,9 +25,10 @@ from gensynth.ir.ops import (
 
 pytest.importorskip("tvm")
 
+from gensynth.backends.tvm.host import vector_registers
 from gensynth.backends.tvm.kernels import KernelSpec, Step, View
 from gensynth.backends.tvm.kernels.cpu.trial import Trial
-from gensynth.backends.tvm.objects import host_llvm, host_vectors
+from gensynth.backends.tvm.objects import host_llvm
 from gensynth.backends.tvm.targets import Target
 
 CHANNELS = (1, 3, 10, 16, 17, 58)
@@ -51,7 +52,7 @@ BROADCASTS = ((1, 1, 1), (0, 1, 1), (1, 0, 0), (1, 1, 0), (0, 0, 0), (1, 0, 1))
 
 def host() -> Target:
     """Returns this machine as a target."""
-    lanes, registers = host_vectors()
+    lanes, registers = vector_registers()
     return Target("host", "this machine", platform.machine(), host_llvm(), "", lanes, registers, 1)
 
 

@@ -16,9 +16,12 @@ from gensynth.ir.ops import Conv2d
 from ...targets import Target
 from ..specification import Emitted, KernelSpec, Schedule, Weights, template
 from .convolution import op_pads, parts
-from .emitting import branch, finish, kernel_function, loop, pack_steps, pieces, span, unravel
+from .emitting import Frame, branch, finish, kernel_function, loop, pack_steps, pieces, span, unravel
 
 __all__ = ["Depthwise", "DepthwiseSchedule"]
+
+UNROLLED_TAPS = 9
+"""Kernels of so many taps at most are unrolled whole, larger ones a row at a time."""
 
 
 @dataclass(frozen=True)
@@ -102,89 +105,68 @@ class Depthwise:
         assert isinstance(op, Conv2d)
         full, rest = divmod(op.channels, schedule.lanes)
         blocks = -(-out.height // schedule.rows)
-        with kernel_function(name, spec, packed=2, target=target) as frame:
-            with T.serial(frame.begin, frame.end) as task:
-                image, block = unravel(task, (spec.batch, blocks))
-                whole, left = divmod(out.height, schedule.rows)
+        with kernel_function(name, spec, packed=2, target=target) as frame, T.serial(frame.begin, frame.end) as task:
+            image, block = unravel(task, (spec.batch, blocks))
+            whole, left = divmod(out.height, schedule.rows)
+            writer = _Writer(frame, spec, op, schedule, image)
 
-                def with_rows(rows: int) -> None:
-                    if full:
-                        with loop(full) as vector:
-                            self._columns(frame, spec, schedule, image, block, vector, rows, schedule.lanes)
-                    if rest:
-                        self._columns(frame, spec, schedule, image, block, full, rows, rest)
+            def with_rows(rows: int) -> None:
+                if full:
+                    with loop(full) as vector:
+                        writer.columns(block, vector, rows, schedule.lanes)
+                if rest:
+                    writer.columns(block, full, rows, rest)
 
-                branch(block, (whole, lambda: with_rows(schedule.rows)), (bool(left), lambda: with_rows(left)))
+            branch(block, (whole, lambda: with_rows(schedule.rows)), (bool(left), lambda: with_rows(left)))
         return Emitted(frame.function, spec.batch * blocks)
 
-    def _columns(
-        self,
-        frame: Any,
-        spec: KernelSpec,
-        schedule: DepthwiseSchedule,
-        image: Any,
-        block: Any,
-        vector: Any,
-        rows: int,
-        channels: int,
-    ) -> None:
-        whole, left = divmod(spec.output.width, schedule.columns)
-        row = block * schedule.rows
+
+class _Writer:
+    """Writes the tiles of one image."""
+
+    def __init__(self, frame: Frame, spec: KernelSpec, op: Conv2d, schedule: DepthwiseSchedule, image: Any) -> None:
+        self.frame, self.spec, self.op, self.schedule, self.image = frame, spec, op, schedule, image
+
+    def columns(self, block: Any, vector: Any, rows: int, channels: int) -> None:
+        """Writes a block of rows for one vector of channels, of which `channels` are there."""
+        whole, left = divmod(self.spec.output.width, self.schedule.columns)
+        row = block * self.schedule.rows
         if whole:
             with loop(whole) as number:
-                column = number * schedule.columns
-                self._tile(frame, spec, schedule, image, row, column, vector, rows, schedule.columns, channels)
+                self._tile(row, number * self.schedule.columns, vector, rows, self.schedule.columns, channels)
         if left:
-            self._tile(frame, spec, schedule, image, row, whole * schedule.columns, vector, rows, left, channels)
+            self._tile(row, whole * self.schedule.columns, vector, rows, left, channels)
 
-    def _tile(
-        self,
-        frame: Any,
-        spec: KernelSpec,
-        schedule: DepthwiseSchedule,
-        image: Any,
-        row: Any,
-        column: Any,
-        vector: Any,
-        rows: int,
-        columns: int,
-        channels: int,
-    ) -> None:
-        op, source, lanes = spec.op, spec.inputs[0], schedule.lanes
-        assert isinstance(op, Conv2d)
-        kernel, stride, dilation = pair(op.kernel), pair(op.stride), pair(op.dilation)
-        top, _, left, _ = op_pads(spec)
+    def _tile(self, row: Any, column: Any, vector: Any, rows: int, columns: int, channels: int) -> None:
+        source, lanes = self.spec.inputs[0], self.schedule.lanes
+        kernel, stride, dilation = pair(self.op.kernel), pair(self.op.stride), pair(self.op.dilation)
+        top, _, left, _ = op_pads(self.spec)
         taps = kernel[0] * kernel[1]
         positions = [(y, x) for y in range(rows) for x in range(columns)]
-        filters, bias = frame.packed[:2]
+        filters, bias = self.frame.packed[:2]
         accumulators = T.alloc_buffer((len(positions) * lanes,), "float32", scope="local")
         for position in range(len(positions)):
-            T.buffer_store(accumulators, bias[T.Ramp(vector * lanes, 1, lanes)], [T.Ramp(position * lanes, 1, lanes)])
+            T.buffer_store(accumulators, bias[span(vector * lanes, lanes)], [span(position * lanes, lanes)])
         origin = (
-            image * source.image
+            self.image * source.image
             + (row * stride[0] - top) * source.row
             + (column * stride[1] - left) * source.pixel
             + vector * lanes
         )
 
         def multiply(u: Any, v: Any) -> None:
-            weight = filters[T.Ramp((vector * taps + u * kernel[1] + v) * lanes, 1, lanes)]
+            weight = filters[span((vector * taps + u * kernel[1] + v) * lanes, lanes)]
             base = origin + u * (dilation[0] * source.row) + v * (dilation[1] * source.pixel)
             for position, (y, x) in enumerate(positions):
                 offset = y * stride[0] * source.row + x * stride[1] * source.pixel
-                place = T.Ramp(position * lanes, 1, lanes)
-                value = frame.inputs[0][T.Ramp(base + offset, 1, lanes)]
+                place = span(position * lanes, lanes)
+                value = self.frame.inputs[0][span(base + offset, lanes)]
                 T.buffer_store(accumulators, accumulators[place] + value * weight, [place])
 
-        if taps <= 9:
-            for u in range(kernel[0]):
-                for v in range(kernel[1]):
-                    multiply(u, v)
-        else:
-            with T.serial(0, kernel[0]) as u:
-                for v in range(kernel[1]):
-                    multiply(u, v)
+        with (T.unroll if taps <= UNROLLED_TAPS else T.serial)(0, kernel[0]) as u:
+            for v in range(kernel[1]):
+                multiply(u, v)
         for position, (y, x) in enumerate(positions):
             for begin, size in pieces(channels, lanes):
                 value = accumulators[span(position * lanes + begin, size)]
-                finish(frame, value, image, row + y, column + x, vector * lanes + begin)
+                finish(self.frame, value, self.image, row + y, column + x, vector * lanes + begin)
