@@ -5,6 +5,8 @@ VENV ?= .venv
 WORKERS ?= 2
 BENCHMARKS ?= ir_speed materialize round_trip rules
 PYTEST_ARGS ?=
+CHECK_ARGS ?=
+BENCH_ARGS ?=
 export PYTHON VENV
 
 SHELL := bash
@@ -17,10 +19,10 @@ INSTALLED_FROM := pyproject.toml setup.py requirements.lock Makefile .ci/install
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow lint format types layers packages docs bench bench-quick results lock ci clean
+.PHONY: help demo test test-slow lint format types layers packages docs bench bench-quick bench-compile check-targets check-gpu results lock ci clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
 	@echo "  with PYTHON=$(PYTHON) VENV=$(VENV) WORKERS=$(WORKERS) PYTEST_ARGS='$(PYTEST_ARGS)'"
 
 demo: $(DEMO) ## learn a generator on the digits task, from nothing to runs/demo
@@ -32,6 +34,14 @@ test: $(DEV) ## run the tests, but for the slow ones and those that need data
 
 test-slow: $(DEV) ## run the slow tests
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "slow and not data" $(PYTEST_ARGS)
+
+check-targets: $(DEV) ## check that every way to run every network computes the same (about ten minutes)
+	$(BIN)/python bench/check_targets.py --processes $(WORKERS) --json docs/results/check_targets.json $(CHECK_ARGS)
+	$(BIN)/python bench/results.py
+
+check-gpu: $(DEV) ## check what ships for the Tegra X2's GPU on a GPU of this machine
+	$(BIN)/python bench/check_targets.py --gpu --processes $(WORKERS) --json docs/results/check_gpu.json $(CHECK_ARGS)
+	$(BIN)/python bench/results.py
 
 lint: $(DEV) ## check the style
 	$(BIN)/ruff check .
@@ -68,6 +78,12 @@ bench: bench-quick ## run every benchmark (about half an hour), each prints a ta
 bench-quick: $(DEV) ## run the benchmarks that take a few minutes, or those that BENCHMARKS names
 	@set -e; for name in $(BENCHMARKS); do printf '\n== bench/%s.py\n' $$name; \
 		$(BIN)/python bench/$$name.py --json docs/results/$$name.json; done
+	$(BIN)/python bench/results.py
+
+bench-compile: $(DEV) ## measure compiled networks against ONNX Runtime, PyTorch and TVM (about half an hour)
+	test -e runs/demo/summary.json || $(MAKE) demo
+	$(BIN)/python bench/compile_kernels.py --json docs/results/compile_kernels.json
+	$(BIN)/python bench/compile_speed.py --json docs/results/compile_speed.json $(BENCH_ARGS)
 	$(BIN)/python bench/results.py
 
 results: $(DEV) ## write docs/results.md anew from the stored figures

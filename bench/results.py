@@ -11,6 +11,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from compile_figures import Figure, kernel_figures, speed_figures
+
 FOLDER = Path("docs/results")
 
 
@@ -201,6 +203,107 @@ def materialize(found: dict[str, Any]) -> str:
     return "\n".join(parts)
 
 
+ROUTES = {
+    "torch": "PyTorch",
+    "onnxruntime": "ONNX Runtime",
+    "relax": "TVM",
+    "host": "host",
+    "aarch64": "aarch64",
+    "cuda-f32": "CUDA C, f32",
+    "cuda-f16": "CUDA C, f16",
+    "launcher": "launcher",
+    "gpu-f32": "GPU, f32",
+    "gpu-f16": "GPU, f16",
+}
+"""The columns of check_targets."""
+
+
+def check_targets(found: dict[str, Any]) -> str:
+    """One network, every way to run it."""
+    networks = found["networks"]
+    routes = [route for route in ROUTES if any(route in row["errors"] or route in row["failed"] for row in networks)]
+    emitted = [row for row in networks if row["name"].startswith("seed ")]
+
+    def cell(rows: Sequence[dict[str, Any]], route: str) -> str:
+        if any(route in row["failed"] for row in rows):
+            return "**failed**"
+        errors = [row["errors"][route] for row in rows if route in row["errors"]]
+        return f"{max(errors):.1e}" if errors else ""
+
+    def cells(rows: Sequence[dict[str, Any]]) -> list[str]:
+        return [cell(rows, route) for route in routes]
+
+    rows: list[Sequence[object]] = [
+        (row["name"], f"{row['macs'] / 1e6:.1f}", *cells([row])) for row in networks if row not in emitted
+    ]
+    if emitted:
+        macs = [row["macs"] / 1e6 for row in emitted]
+        rows.append((f"{len(emitted)} emitted networks", f"{min(macs):.2f} to {max(macs):.2f}", *cells(emitted)))
+    failed = [f"{row['name']}: {route}: {why}" for row in networks for route, why in row["failed"].items()]
+    skipped = {route: reason for row in networks for route, reason in row["skipped"].items()}
+    tolerances = found["tolerances"]
+    parts = [
+        table(("network", "M MACs", *(ROUTES[route] for route in routes)), rows),
+        "",
+        "Largest errors against the float64 reference, as shares of the outputs' range. At most"
+        f" {tolerances['f32']:.0e} is fine, for float16 {tolerances['f16']:.0e}."
+        " What each column is: `bench/check_targets.py`."
+        + (f" The GPU: {found['device']}." if found["device"] else ""),
+        "",
+        f"- failed: {'; '.join(failed) or 'none'}",
+        *(f"- skipped: {route}: {reason}" for route, reason in skipped.items()),
+    ]
+    if found["templates"]:
+        parts += ["", kernels_of(found)]
+    return "\n".join(parts)
+
+
+def kernels_of(found: dict[str, Any]) -> str:
+    """What ptxas says of the kernels for the Tegra X2's GPU."""
+    columns = ("template", "precision", "kernels", "threads, most", "registers, median", "most", "shared bytes, most")
+    rows = [
+        (
+            f"`{item['template']}`",
+            item["dtype"],
+            item["kernels"],
+            item["threads"],
+            item["registers"][1],
+            item["registers"][2],
+            f"{item['shared']:,}",
+            item["spilled"],
+        )
+        for item in found["templates"]
+    ]
+    note = (
+        "The kernels of all these networks for the Tegra X2's GPU, assembled for sm_62 by ptxas. A block can have 1,024"
+        " threads, 49,152 bytes of shared memory and 32,768 registers, a thread 255 of these. Each kernel is listed in"
+        " `docs/results/check_targets.json`."
+    )
+    return "\n".join([table((*columns, "spilled bytes"), rows), "", note])
+
+
+def figures(found: Sequence[Figure]) -> str:
+    """Tables of compile_figures.py, each with a heading and its notes."""
+    parts = []
+    for figure in found:
+        parts += [f"### {figure.title[:1].upper()}{figure.title[1:]}", "", table(figure.columns, figure.rows), ""]
+        parts += [f"- {note}" for note in figure.notes] + [""] * bool(figure.notes)
+    return "\n".join(parts).rstrip()
+
+
+def compile_speed(found: dict[str, Any]) -> str:
+    """Compiled networks against other runtimes."""
+    versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
+    about = f"{found['machine']['processor']}; {versions}. How it is measured: `bench/compile_speed.py`."
+    return "\n\n".join([about, figures(speed_figures(found))])
+
+
+def compile_kernels(found: dict[str, Any]) -> str:
+    """What compilers made of the kernels."""
+    versions = ", ".join(f"{name} {number}" for name, number in found["toolchain"].items())
+    return "\n\n".join([f"{versions}.", figures(kernel_figures(found))])
+
+
 SECTIONS = (
     (
         "demo",
@@ -230,6 +333,15 @@ SECTIONS = (
         materialize,
     ),
     ("resume", "7. Kill and resume", "`python bench/resume.py --kills 20 --json docs/results/resume.json`", resume),
+    ("check_targets", "8. One network, every way to run it", "`make check-targets`", check_targets),
+    ("check_gpu", "8b. What ships for the Tegra X2's GPU, on another GPU", "`make check-gpu`", check_targets),
+    ("compile_speed", "9. Speed of compiled networks", "`make bench-compile`", compile_speed),
+    (
+        "compile_kernels",
+        "10. What is in the kernels",
+        "`python bench/compile_kernels.py --json docs/results/compile_kernels.json`",
+        compile_kernels,
+    ),
 )
 
 HEAD = """# Results

@@ -268,7 +268,10 @@ def test_every_entry_point_group_has_an_example_and_is_told_of() -> None:
     sources = [path for folder in ("ir", "passes", "synth", "backends") for path in (ROOT / folder).rglob("*.py")]
     code = "\n".join(path.read_text(encoding="utf-8") for path in sources)
     groups = set(
-        re.findall(r'"(gensynth\.(?:ops|passes|rules|tasks|prototypes|performance|lowerings|onnx_lowerings|relax_lowerings|targets))"', code)
+        re.findall(
+            r'"(gensynth\.(?:ops|passes|rules|tasks|prototypes|performance|lowerings|onnx_lowerings|relax_lowerings|targets))"',
+            code,
+        )
     )
     assert groups == set(project["entry-points"])
     assert_told(sorted(groups), text_of("docs/plugins.md"), "docs/plugins.md")

@@ -59,12 +59,14 @@ def _compile_arguments(parser: argparse.ArgumentParser) -> None:
 def _compile(arguments: argparse.Namespace) -> int:
     _require_tvm("gensynth compile")
     from gensynth.backends.tvm import compile_network, load_target
+    from gensynth.backends.tvm.starting import import_tvm_alone
 
     if arguments.out == STREAM:
         raise UsageError("an artifact is a folder, it cannot go to stdout", hint="give --out a folder")
     target = load_target(arguments.target)
     network = read_network(arguments.network, arguments.weights, seed=arguments.seed)
     preprocessing = None if arguments.task is None else _preprocessing(arguments, network)
+    import_tvm_alone()
     with progress() as listener:
         if arguments.tune:
             listener.stage(f"tuning @{network.name} for {target.name}")

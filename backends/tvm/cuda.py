@@ -198,10 +198,10 @@ _INSTRUCTIONS = frozenset(
     re.findall(
         r"\w+",
         """
-        abs add addc and atom bar barrier bfe bfi bfind bra brev brkpt call clz cnot copysign cos cvt cvta div ex2 exit
-        fence fma fns isspacep ld ldu lg2 lop3 mad mad24 madc match max membar min mov mul mul24 neg not or pmevent popc
-        prefetch prefetchu prmt rcp red rem ret rsqrt sad selp set setp shf shfl shl shr sin slct sqrt st sub subc suld
-        suq sured sust tex testp tld4 trap txq vote xor
+        abs add addc and atom bar barrier bfe bfi bfind bra brev brkpt call clz cnot copysign cos cvt cvta div dp2a
+        dp4a ex2 exit fence fma fns isspacep ld ldu lg2 lop3 mad mad24 madc match max membar min mov mul mul24 neg not
+        or pmevent popc prefetch prefetchu prmt rcp red rem ret rsqrt sad selp set setp shf shfl shl shr sin slct sqrt
+        st sub subc suld suq sured sust tex testp tld4 trap txq vote xor
         """,
     )
 )

@@ -219,13 +219,17 @@ class _Tile:
                     for v in range(columns.window):
                         place = row * rows.stride + u * rows.step, column * columns.stride + v * columns.step
                         met.setdefault(place, []).append((row * schedule.columns + column, u * columns.window + v))
-        held = T.alloc_buffer((problem.taps,), "float32", scope="local")
-        for tap in range(problem.taps):
-            T.buffer_store(held, self._weight(channel, tap), [tap])
+        held = None
+        if schedule.rows * schedule.columns > 1:
+            # a weight that is used once is loaded where it is used: registers for all of them would be spilled
+            held = T.alloc_buffer((problem.taps,), "float32", scope="local")
+            for tap in range(problem.taps):
+                T.buffer_store(held, self._weight(channel, tap), [tap])
         for (row, column), pairs in sorted(met.items()):
             x = T.bind(self._input(channel, row, column))
             for output, tap in pairs:
-                T.buffer_store(self.sums, self.sums[output] + x * held[tap], [output])
+                weight = self._weight(channel, tap) if held is None else held[tap]
+                T.buffer_store(self.sums, self.sums[output] + x * weight, [output])
 
     def _input(self, channel: Expression, row: Expression, column: Expression) -> Expression:
         problem = self.problem
