@@ -6,16 +6,17 @@ import argparse
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from gensynth.ir import Network, UsageError, nearest
 
-from .command import Command, positive
+from .command import Command, count, positive
 from .files import STREAM, add_weights, print_json, read_network
 from .output import human, print_table, progress
 
 if TYPE_CHECKING:
     from gensynth.backends.tvm import Manifest, Measurement
+    from gensynth.backends.tvm.measuring import Settings
 
 __all__ = ["COMMANDS"]
 
@@ -187,32 +188,51 @@ def _product(sizes: Sequence[int]) -> int:
 def _measure_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("artifact", metavar="DIR", help="an artifact: the folder or the .tar.gz")
     parser.add_argument("--threads", type=positive, metavar="T", help="threads; by default one for each processor")
-    parser.add_argument("--repetitions", type=positive, default=100, metavar="N", help="timed runs (default 100)")
+    parser.add_argument(
+        "--repetitions",
+        type=positive,
+        metavar="N",
+        help="timed runs (default 100); with --energy those of a block (default as many as take 2 s)",
+    )
+    parser.add_argument("--energy", action="store_true", help="measure the energy of a run by the power sensors")
+    parser.add_argument("--rails", metavar="A,B", help="the rails for --energy (default that of the whole machine)")
+    parser.add_argument("--blocks", type=positive, metavar="B", help="blocks of runs for --energy (default 10)")
+    parser.add_argument("--idle", type=count, metavar="S", help="seconds for the power when idle (default 10)")
     parser.add_argument("--rpc", metavar="HOST:PORT", help="measure on this TVM RPC server")
     parser.add_argument(
         "--board", metavar="USER@HOST", help="the board in the commands that are printed for another machine"
     )
-    parser.add_argument("--result", metavar="FILE.json", help="take what `run --bench N --json` printed on the board")
+    parser.add_argument("--result", metavar="FILE.json", help="take what was printed on the board")
     parser.add_argument("--power-mode", default="", metavar="MODE", help="noted in the CSV, such as MAX-N")
     parser.add_argument("--csv", metavar="FILE.csv", help="add the measurement to this file")
     parser.add_argument("--json", action="store_true", help="the measurement as one JSON object")
 
 
 def _measure(arguments: argparse.Namespace) -> int:
-    from gensynth.backends.tvm import append_csv, board_result, measure_here, measure_over_rpc
+    from gensynth.backends.tvm import append_csv, board_result, check_csv, measure_here, measure_over_rpc
 
     path = Path(arguments.artifact)
-    threads, repetitions, mode = arguments.threads or 0, arguments.repetitions, arguments.power_mode
+    threads, repetitions, mode = arguments.threads or 0, arguments.repetitions or 100, arguments.power_mode
+    energy = _energy_settings(arguments)
+    if arguments.csv is not None:
+        check_csv(arguments.csv)
     if arguments.rpc is not None and arguments.result is not None:
         raise UsageError("--rpc and --result exclude each other", hint="give one of them")
+    if arguments.rpc is not None and energy is not None:
+        raise UsageError(
+            "--rpc and --energy exclude each other", hint="on a board with ssh: --board USER@HOST --energy"
+        )
     if arguments.rpc is not None:
         _require_tvm("gensynth measure --rpc")
         host, port = _address(arguments.rpc)
         found = measure_over_rpc(path, host, port, threads=threads, repetitions=repetitions, power_mode=mode)
     elif arguments.result is not None:
-        found = board_result(path, Path(arguments.result), power_mode=mode)
+        found = board_result(path, Path(arguments.result), power_mode=mode, energy=energy is not None)
     elif arguments.board is not None or _elsewhere(path):
-        return _say_how(arguments, path)
+        return _say_how(arguments, path, energy)
+    elif energy is not None:
+        with progress() as listener:
+            found = measure_here(path, threads=threads, power_mode=mode, energy=energy, tell=listener.line)
     else:
         found = measure_here(path, threads=threads, repetitions=repetitions, power_mode=mode)
     if arguments.csv is not None:
@@ -222,6 +242,24 @@ def _measure(arguments: argparse.Namespace) -> int:
     else:
         _tell_times(found, arguments.csv)
     return 0
+
+
+def _energy_settings(arguments: argparse.Namespace) -> Settings | None:
+    """Returns how to measure energy, None where it is not asked for."""
+    names = ("rails", "blocks", "idle")
+    if not arguments.energy:
+        for name in names:
+            if getattr(arguments, name) is not None:
+                raise UsageError(f"--{name} goes with --energy", hint=f"add --energy, or leave --{name} out")
+        return None
+    from gensynth.backends.tvm.measuring import Settings
+
+    given: dict[str, Any] = {name: getattr(arguments, name) for name in (*names, "repetitions")}
+    if given["rails"] is not None:
+        given["rails"] = tuple(name.strip() for name in given["rails"].split(",") if name.strip())
+    if given["blocks"] == 1:
+        raise UsageError("--blocks 1: one block has no standard error", hint="two are the fewest, ten are fine")
+    return Settings(**{name: value for name, value in given.items() if value is not None})
 
 
 def _address(text: str) -> tuple[str, int]:
@@ -240,15 +278,16 @@ def _elsewhere(path: Path) -> bool:
         return verify(folder).architecture != host_architecture()
 
 
-def _say_how(arguments: argparse.Namespace, path: Path) -> int:
+def _say_how(arguments: argparse.Namespace, path: Path, energy: Settings | None) -> int:
     from gensynth.backends.tvm import board_commands
 
     commands = board_commands(
         path,
         board=arguments.board or "USER@BOARD",
         threads=arguments.threads or 0,
-        repetitions=arguments.repetitions,
+        repetitions=arguments.repetitions or 100,
         csv_path=arguments.csv or "measured.csv",
+        energy=energy,
     )
     if arguments.json:
         print_json({"commands": list(commands)})
@@ -274,6 +313,10 @@ def _tell_times(found: Measurement, csv: str | None) -> None:
         ["latency [ms]", *(f">{name}" for name in columns)], [["", *(f"{value:.4f}" for value in columns.values())]]
     )
     print(f"{1e3 * found.batch / found.mean_ms:,.1f} images a second, {found.repetitions} repetitions")
+    if found.energy_mj is not None:
+        print(f"energy {found.energy_mj:.4g} mJ a run, standard error {found.energy_se_mj or 0:.2g}; {found.rails}")
+    if found.energy_above_idle_mj is not None:
+        print(f"{found.energy_above_idle_mj:.4g} mJ of it above idle, which is {found.idle_w or 0:.4g} W")
     if csv is not None:
         print(csv)
 
@@ -338,9 +381,10 @@ COMMANDS = (
     ),
     Command(
         "measure",
-        "measure the latency of an artifact, here or on its board",
+        "measure the latency and energy of an artifact, here or on its board",
         (
             "gensynth measure artifact --repetitions 200 --csv measured.csv",
+            "gensynth measure artifact --board nvidia@tx2 --energy",
             "gensynth measure artifact --rpc 192.168.1.20:9090",
         ),
         _measure_arguments,

@@ -10,7 +10,15 @@ if TYPE_CHECKING:
     from .deploying import compile_network
     from .loading import Artifact, load_artifact
     from .manifest import Manifest
-    from .measuring import Measurement, append_csv, board_commands, board_result, measure_here, measure_over_rpc
+    from .measuring import (
+        Measurement,
+        append_csv,
+        board_commands,
+        board_result,
+        check_csv,
+        measure_here,
+        measure_over_rpc,
+    )
     from .relax import build_relax, relax_of_program, run_vm, time_vm, to_relax
     from .targets import CudaTarget, Target, known_targets, load_target, register_target, target_names
 
@@ -24,6 +32,7 @@ __all__ = [
     "board_commands",
     "board_result",
     "build_relax",
+    "check_csv",
     "compile_network",
     "known_targets",
     "load_artifact",
@@ -49,6 +58,7 @@ _MODULES = {
         "append_csv",
         "board_commands",
         "board_result",
+        "check_csv",
         "measure_here",
         "measure_over_rpc",
     ),

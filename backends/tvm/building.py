@@ -23,6 +23,7 @@ _LIBRARY = ("executor.c", "remote.c")
 _KIND = {"cpu": ("cpu.c", "threads.c"), "cuda": ("cuda.c",)}
 _KIND_HEADERS = {"cpu": ("calling.h", "threads.h"), "cuda": ()}
 _COMMAND = ("main.c", "arrays.c", "selftest.c", "benchmark.c")
+_BESIDE = ("gensynth.h", "gensynth_network.py", "gensynth_energy.py")
 
 _EXPORTS = "{ global: gs_close; gs_describe; gs_device; gs_error; gs_input; gs_input_count; gs_open; gs_output; "
 _EXPORTS += "gs_output_count; gs_profile; gs_run; gs_step_at; gs_step_count; gs_threads; gs_version; "
@@ -81,8 +82,9 @@ def build_runtime(
 ) -> Build:
     """Writes what runs a program into a directory.
 
-    `run`, `libnetwork.so`, `weights.bin`, `gensynth.h`, `gensynth_network.py`, and in `src/` all that the first two are
-    built from, with a Makefile. `code` is the kernels' object file, or, where the target has a GPU, their PTX.
+    `run`, `libnetwork.so`, `weights.bin`, `gensynth.h`, `gensynth_network.py`, `gensynth_energy.py`, and in `src/` all
+    that the first two are built from, with a Makefile. `code` is the kernels' object file, or, where the target has a
+    GPU, their PTX.
     `tolerance` is how far outputs may be from the check vectors (`check/input_NAME.bin`, `check/output_NAME.bin`: raw
     little-endian float32 arrays), relative to the output's range; by default 1e-4, for float16 2e-2. `toolchain` is by
     default the one that `find_toolchain` finds for the target's triple.
@@ -122,9 +124,9 @@ def build_runtime(
     run.chmod(0o755)
     needed = [glibc_needed(path.read_bytes()) for path in (run, network)]
     (directory / "weights.bin").write_bytes(program.weights)
-    for name in ("gensynth.h", "gensynth_network.py"):
+    for name in _BESIDE:
         shutil.copyfile(_RUNTIME / name, directory / name)
-    files = ["run", "libnetwork.so", "weights.bin", "gensynth.h", "gensynth_network.py"]
+    files = ["run", "libnetwork.so", "weights.bin", *_BESIDE]
     files += sorted(f"src/{path.name}" for path in source.iterdir())
     return Build(tuple(files), toolchain.version, max(needed, key=_as_numbers))
 

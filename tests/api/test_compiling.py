@@ -76,6 +76,34 @@ def test_for_another_machine_measure_says_what_to_type(gensynth: Run, folder: Pa
     }
     (folder / "empty.json").write_text("")
     assert gensynth("measure", "board", "--result", "empty.json").code == 2
+    energy = gensynth("measure", "board", "--board", "me@board", "--energy", "--rails", "VDD_IN", "--blocks", "5")
+    assert "python3 gensynth_energy.py . --rails VDD_IN --blocks 5 --json' > board.energy.json" in energy.out
+
+
+def test_energy_is_measured_where_there_is_a_sensor(
+    gensynth: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gensynth.backends.tvm.runtime import gensynth_energy
+
+    assert gensynth("compile", "tiny.gsir", "--out", "board", "--seed", "3").code == 0
+    monkeypatch.setattr(gensynth_energy, "SYSFS", str(folder / "sys"))
+    refused = gensynth("measure", "board", "--energy")
+    assert refused.code == 2 and "no power sensor" in refused.err and "hint: run this on the board" in refused.err
+    meter = folder / "sys/class/hwmon/hwmon0"
+    meter.mkdir(parents=True)
+    (meter / "name").write_text("power_meter\n")
+    (meter / "power1_average").write_text("30000000\n")
+    options = ("--blocks", "2", "--repetitions", "2000", "--idle", "0", "--threads", "1")
+    found = gensynth("measure", "board", "--energy", *options, "--csv", "measured.csv")
+    assert found.code == 0, found.err
+    assert "4,000 repetitions" in found.out.replace("4000", "4,000")
+    assert "mJ a run, standard error" in found.out and "power_meter/power1" in found.out
+    assert "block 2 of 2, 2000 runs" in found.err
+    with (folder / "measured.csv").open(newline="") as file:
+        (line,) = csv.DictReader(file)
+    assert float(line["energy_mj"]) > 0 and (line["idle_w"], line["repetitions"]) == ("", "4000")
+    wrong = gensynth("measure", "board", "--energy", *options, "--csv", "tiny.gsir")
+    assert wrong.code == 2 and "has other columns" in wrong.err and "block" not in wrong.err
 
 
 def test_targets_are_listed_and_told_of(gensynth: Run) -> None:

@@ -526,6 +526,9 @@ ARTIFACTS = [
     usage("an RPC server without a port", "measure out --rpc board", "--rpc board", "HOST:PORT"),
     usage("an RPC server with a wrong port", "measure out --rpc board:99999", "board:99999"),
     usage("two ways to measure", "measure out --rpc board:9090 --result x.json", "--rpc", "--result"),
+    usage("energy over RPC", "measure out --rpc board:9090 --energy", "--rpc", "--energy", "--board USER@HOST"),
+    usage("blocks without energy", "measure out --blocks 5", "--blocks", "--energy"),
+    usage("one block", "measure out --energy --blocks 1", "--blocks 1", "standard error"),
 ]
 
 CASES = [*TEXTS, *PIPELINES, *CONFIGS, *WEIGHTS, *DATA, *USAGE, *ARTIFACTS]

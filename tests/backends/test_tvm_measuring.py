@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from energy_boards import TX2, iio_board
 
 from gensynth.backends.tvm import (
     Measurement,
@@ -28,7 +29,8 @@ from gensynth.backends.tvm import (
 )
 from gensynth.backends.tvm.artifact import archive_of
 from gensynth.backends.tvm.host import host_architecture
-from gensynth.backends.tvm.measuring import COLUMNS
+from gensynth.backends.tvm.measuring import COLUMNS, Settings
+from gensynth.backends.tvm.runtime import gensynth_energy
 from gensynth.ir import DataError, GenSynthError, Network, UsageError, initialize, parse
 
 ELSEWHERE = "raspberry-pi-5" if host_architecture() == "x86_64" else "x86-64-v3"
@@ -222,6 +224,20 @@ def test_measurements_are_added_to_a_csv_line_by_line(tmp_path: Path) -> None:
     assert (rows[0]["latency_ms"], rows[0]["energy_mj"], rows[0]["batch"]) == ("1.25", "", "1")
 
 
+def test_a_csv_from_before_there_was_energy_gets_the_new_columns(tmp_path: Path) -> None:
+    path = tmp_path / "measured.csv"
+    append_csv(path, [measurement()])
+    added = ",energy_se_mj,energy_above_idle_mj,idle_w,rails"
+    path.write_text(path.read_text().replace(added, "").replace(",,,,\n", "\n"))
+    assert path.read_text().count(",") == 2 * 16
+    append_csv(path, [replace(measurement(), energy_mj=2.5, energy_se_mj=0.125, idle_w=1.5, rails="VDD_IN")])
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(rows[0]) == COLUMNS
+    assert [row["max_ms"] for row in rows] == ["4", "4"]
+    assert [(row["energy_mj"], row["rails"]) for row in rows] == [("", ""), ("2.5", "VDD_IN")]
+
+
 def test_a_csv_of_something_else_is_left_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "other.csv"
     path.write_text("year,income\n")
@@ -230,3 +246,68 @@ def test_a_csv_of_something_else_is_left_as_it_is(tmp_path: Path) -> None:
     assert path.read_text() == "year,income\n"
     with pytest.raises(UsageError, match="cannot read"):
         append_csv(tmp_path, [measurement()])
+
+
+# Energy.
+
+QUICK = Settings(blocks=3, seconds=0.2, idle=0.2, warm_up=0.05, settle=0.0)
+
+
+@pytest.fixture
+def board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Makes this machine look like one whose VDD_IN draws 4 W, whatever it does; returns what stands for /sys."""
+    iio_board(tmp_path / "sys", TX2)
+    monkeypatch.setattr(gensynth_energy, "SYSFS", str(tmp_path / "sys"))
+    return tmp_path / "sys"
+
+
+def test_the_energy_of_an_artifact_is_measured_here(here: Path, board: Path) -> None:
+    told: list[str] = []
+    found = measure_here(here, threads=1, power_mode="quiet", energy=QUICK, tell=told.append)
+    assert_sound(replace(found, energy_mj=None), here)
+    assert (found.threads, found.power_mode, found.rails) == (1, "quiet", "VDD_IN")
+    assert found.idle_w == pytest.approx(4.0) and found.energy_above_idle_mj == pytest.approx(0.0, abs=1e-6)
+    # The energy is also that of what is between the runs, of which each takes microseconds.
+    assert found.energy_mj is not None and 4.0 * found.mean_ms <= found.energy_mj < 16.0 * found.mean_ms
+    assert any(text.startswith("block 3 of 3") for text in told) and any("note: the sensor changed" in t for t in told)
+
+
+def test_without_a_sensor_energy_is_refused(here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gensynth_energy, "SYSFS", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UsageError, match="no power sensor: there is nothing at") as caught:
+        measure_here(here, energy=QUICK)
+    assert "on the board itself" in str(caught.value.hint)
+
+
+def test_energy_is_measured_on_a_board_and_read_back(here: Path, elsewhere: Path, board: Path, tmp_path: Path) -> None:
+    settings = QUICK._replace(rails=("VDD_IN", "VDD_SYS_CPU"))
+    copy, run, back = board_commands(elsewhere, board="me@board", threads=2, energy=settings)
+    assert copy == f"scp {archive_of(elsewhere)} me@board:"
+    assert back == f"gensynth measure {elsewhere} --result small.energy.json --csv measured.csv"
+    assert "./run --selftest >&2 && python3 gensynth_energy.py . --rails VDD_IN,VDD_SYS_CPU --blocks 3 " in run
+    (tmp_path / "ssh").write_text('#!/bin/sh\nshift\nexec sh -c "$*"\n')
+    (tmp_path / "python3").write_text(f'#!/bin/sh\nexec {sys.executable} "$@" --sysfs {board}\n')
+    for name in ("ssh", "python3"):
+        (tmp_path / name).chmod(0o755)
+    shutil.copy(archive_of(here), tmp_path)
+    subprocess.run(["sh", "-c", f"PATH={tmp_path}:$PATH; {run}"], cwd=tmp_path, capture_output=True, check=True)
+    result = tmp_path / "small.energy.json"
+    found = board_result(here, result, energy=True)
+    assert (found.rails, found.threads, found.idle_w) == ("VDD_IN", min(2, found.threads), pytest.approx(4.0))
+    assert found.energy_mj is not None and found.energy_mj > 0
+    facts = json.loads(result.read_text())
+    facts["power_mode"] = "MAXQ"
+    result.write_text(json.dumps(facts))
+    assert board_result(here, result).power_mode == "MAXQ"
+    assert board_result(here, result, power_mode="MAX-N").power_mode == "MAX-N"
+    for wrong in (0.0, -1.0, None, float("nan")):
+        facts["energy"]["energy_mj"] = wrong
+        result.write_text(json.dumps(facts))
+        with pytest.raises(DataError, match="an energy is not above zero"):
+            board_result(here, result)
+    del facts["energy"]
+    result.write_text(json.dumps(facts))
+    assert board_result(here, result).energy_mj is None
+    with pytest.raises(UsageError, match="holds no energy"):
+        board_result(here, result, energy=True)

@@ -17,6 +17,7 @@ import os
 import platform
 import struct
 import threading
+import time
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
@@ -149,6 +150,27 @@ class Network:
         return results[0] if len(results) == 1 else tuple(results)
 
     __call__ = run
+
+    def times(self, count: int, *inputs: Any, **named: Any) -> List[float]:
+        """Runs `count` times on the same inputs, and returns the seconds that each run took. The outputs are dropped.
+
+        Between two runs there is next to nothing, unlike with `run`, which makes new outputs each time.
+
+        Raises:
+            NetworkError: as `run`.
+        """
+        given = self._arrange(inputs, named)
+        taken = []
+        with self._lock:
+            handle, run, clock = self._open(), self._library.gs_run, time.perf_counter
+            sources, targets, _kept = self._call(given)
+            for _ in range(count):
+                before = clock()
+                status = run(handle, *sources, *targets)
+                taken.append(clock() - before)
+                if status:
+                    raise NetworkError(_text(self._library.gs_error(handle)))
+        return taken
 
     def profile(self, *inputs: Any, **named: Any) -> List[StepTime]:
         """Returns the time that each step of one run takes. The run as a whole is slower than `run`.
