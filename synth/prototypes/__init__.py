@@ -2,7 +2,9 @@
 
 from . import (  # noqa: F401  (they register themselves)
     alexnet,
+    fbnet,
     googlenet,
+    inception,
     lenet,
     mobilenet,
     nas_bench_201,
@@ -12,6 +14,7 @@ from . import (  # noqa: F401  (they register themselves)
     squeezenet,
     vgg,
 )
+from .fbnet import fbnet_generator
 from .nas_bench_201 import nas_bench_201_generator
 from .registry import (
     ArgumentSpec,
@@ -29,6 +32,7 @@ __all__ = [
     "ArgumentValue",
     "Image",
     "Prototype",
+    "fbnet_generator",
     "nas_bench_201_generator",
     "parse_arguments",
     "prototype",

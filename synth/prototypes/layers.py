@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from gensynth.ir import Builder, Op, Padding, UsageError, Value
+from gensynth.ir import Builder, Op, Padding, Pair, UsageError, Value
 from gensynth.ir.ops import BatchNorm, Conv2d, Dense, Dropout, Flatten, GlobalAvgPool, Relu
 
 from .registry import Image
@@ -64,11 +64,12 @@ def conv_norm(
     suffix: str = "",
     prefix: str = "",
     stride: int = 1,
+    padding: Padding = "same",
     groups: int = 1,
     activation: Op | None = None,
 ) -> Value:
     """Emits convolution, batch norm and, where given, an activation: `PREFIXconvSUFFIX`, `...norm...`, `...act...`."""
-    conv = Conv2d(channels=channels, kernel=kernel, stride=stride, padding="same", groups=groups)
+    conv = Conv2d(channels=channels, kernel=kernel, stride=stride, padding=padding, groups=groups)
     value = builder.emit(conv, value, name=f"{prefix}conv{suffix}")
     value = builder.emit(BatchNorm(), value, name=f"{prefix}norm{suffix}")
     return value if activation is None else builder.emit(activation, value, name=f"{prefix}act{suffix}")
@@ -78,7 +79,7 @@ def conv_act(
     builder: Builder,
     value: Value,
     channels: int,
-    kernel: int,
+    kernel: Pair,
     name: str,
     *,
     stride: int = 1,

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from functools import lru_cache
 from typing import Literal
 
-from gensynth.ir import Alternative, Builder, Graph, Node, TensorType, UsageError, Value, choose_node, nearest, verify
+from gensynth.ir import Alternative, Builder, Graph, Node, UsageError, Value, choose_node, nearest, verify
 from gensynth.ir.ops import Add, AvgPool, BatchNorm, Conv2d, Identity, Pad, Relu, Split
-from gensynth.passes import Materializer, canonicalize
-from gensynth.passes.rewriting import with_operands
+from gensynth.passes import Materializer, fold_zeros
 
 from .layers import conv_norm, head, require, settle
 from .registry import Image, register_prototype
@@ -172,50 +170,6 @@ def _read(arch: str) -> dict[str, int]:
     return decisions
 
 
-def _without_zeros(graph: Graph) -> Graph:
-    """Returns the graph without sums with zeros, pools and rectifiers of zeros, and all that then nothing reads.
-
-    Of each shape the first zeros stand for all that follow.
-    """
-    padded: dict[str, int] = {}
-    zeros: dict[TensorType, Value] = {}
-    forwarded: dict[str, Value] = {}
-    kept: list[Node] = []
-    for node in graph.nodes:
-        node = with_operands(node, tuple(forwarded.get(value.name, value) for value in node.operands))
-        stands_for = _forwarded(node, zeros)
-        if stands_for is None and _gives_zeros(node, padded):
-            stands_for = zeros.setdefault(node.results[0].type, node.results[0])
-        if stands_for is not None and stands_for is not node.results[0]:
-            forwarded[node.name] = stands_for
-            continue
-        if isinstance(node.op, Pad) and node.op.value == 0.0:
-            padded[node.name] = node.op.pads()[0]
-        kept.append(node)
-    outputs = tuple(forwarded.get(value.name, value) for value in graph.outputs)
-    return canonicalize(graph.replace(nodes=tuple(kept), outputs=outputs))
-
-
-def _gives_zeros(node: Node, padded: Mapping[str, int]) -> bool:
-    """Returns whether a node cuts off rows of padding, as `_zeros` emits it."""
-    if not isinstance(node.op, Split) or node.op.axis != 2:
-        return False
-    return node.results[0].type.sizes()[2] <= padded.get(node.operands[0].name, 0)
-
-
-def _forwarded(node: Node, zeros: Mapping[TensorType, Value]) -> Value | None:
-    """Returns the operand that a node's result equals because an operand is zero, or None."""
-    operands = node.operands
-    zero = [zeros.get(value.type) == value for value in operands]
-    if isinstance(node.op, Add) and any(zero):
-        other = operands[1 - zero.index(True)]
-    elif isinstance(node.op, (AvgPool, Relu)) and zero[0]:
-        other = operands[0]
-    else:
-        return None
-    return other if other.type is node.results[0].type else None
-
-
 @register_prototype("nas-bench-201")
 def nas_bench_201(
     *,
@@ -245,6 +199,6 @@ def nas_bench_201(
         return nas_bench_201_generator(channels=channels, cells=cells, classes=classes, image=image)
     graph = _materializer(channels, cells, classes, image).build(_read(arch))
     if dead == "removed":
-        graph = _without_zeros(graph)
+        graph = fold_zeros(graph)
     verify(graph)
     return graph

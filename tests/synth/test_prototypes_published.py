@@ -33,6 +33,7 @@ TORCHVISION: list[tuple[str, Arguments, int, float]] = [
     ("vgg", {"depth": 13, "batch_norm": True}, 133_053_736, 11.308),
     ("vgg", {"depth": 16, "batch_norm": True}, 138_365_992, 15.47),
     ("vgg", {"depth": 19, "batch_norm": True}, 143_678_248, 19.632),
+    ("inception", {"version": 3}, 27_161_264 - 3_326_696, 5.713),  # its auxiliary head takes no part in inference
 ]
 """Name, arguments, parameters and G MACs that torchvision publishes with its weights (`num_params`, `_ops`)."""
 
@@ -43,6 +44,8 @@ SMALL: list[tuple[str, Arguments]] = [
     ("vgg", {"depth": 16, "width": 0.0625, "batch_norm": True, "image": (1, 32, 48)}),
     ("googlenet", {"width": 0.125, "image": (3, 32, 32)}),
     ("googlenet", {"width": 0.125, "batch_norm": True, "image": (1, 40, 33)}),
+    ("inception", {"width": 0.1, "image": (3, 75, 75)}),
+    ("inception", {"version": 4, "width": 0.1, "classes": 7, "image": (1, 80, 75)}),
     ("nas-bench-201", {"cells": 1, "channels": 4, "image": (1, 8, 8)}),
     ("nas-bench-201", {"arch": "open", "cells": 1, "channels": 4, "image": (1, 8, 8)}),
 ]
@@ -150,9 +153,31 @@ def test_googlenet_has_the_papers_shapes() -> None:
     assert {name: graph.values[name].type.shape[1:] for name in expected} == expected
 
 
+def test_inception_version_4_counts_what_is_published() -> None:
+    counted = cost(prototype("inception", version=4).graph)
+    assert counted.params == 42_679_816  # osmr/imgclsmob, from Cadene's
+    assert round(counted.macs / 1e9, 1) == 12.3  # timm, inception_v4.tf_in1k
+    assert counted.operations / 1e9 == pytest.approx(24.584, rel=0.001)  # Open Model Zoo (Intel), googlenet-v4-tf
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [  # tensorflow/models, slim/nets/inception_v3_test.py and inception_v4_test.py
+        (3, {1: (64, 147, 147), 2: (64, 73, 73), 3: (192, 71, 71), 4: (192, 35, 35), 5: (256, 35, 35), 6: (288, 35, 35)}),
+        (3, {7: (288, 35, 35), 8: (768, 17, 17), 12: (768, 17, 17), 13: (1280, 8, 8), 15: (2048, 8, 8)}),
+        (4, {2: (160, 73, 73), 3: (192, 71, 71), 4: (384, 35, 35), 8: (384, 35, 35), 9: (1024, 17, 17)}),
+        (4, {16: (1024, 17, 17), 17: (1536, 8, 8), 20: (1536, 8, 8)}),
+    ],
+)  # fmt: skip
+def test_inception_modules_have_the_reference_shapes(version: int, expected: dict[int, tuple[int, ...]]) -> None:
+    graph = prototype("inception", version=version).graph
+    last = {node.name.partition(".")[0]: node.results[0].type.shape[1:] for node in graph.nodes}
+    assert {number: last[f"module{number}"] for number in expected} == expected
+
+
 @pytest.mark.parametrize(
     ("width", "resolution", "mega_macs", "mega_params"),
-    [  # arXiv 1704.04861, tables 6 and 7
+    [  # arXiv 1704.04861, tables 6 and 7; the last one tensorflow/models, slim/nets/mobilenet_v1.md
         (1.0, 224, 569, 4.2),
         (0.75, 224, 325, 2.6),
         (0.5, 224, 149, 1.3),
@@ -160,6 +185,7 @@ def test_googlenet_has_the_papers_shapes() -> None:
         (1.0, 192, 418, 4.2),
         (1.0, 160, 290, 4.2),
         (1.0, 128, 186, 4.2),
+        (0.25, 128, 14, 0.5),
     ],
 )
 def test_mobilenet_version_1_has_the_papers_figures_at_every_width_and_resolution(
@@ -407,6 +433,8 @@ def test_an_architecture_can_be_given_on_the_command_line() -> None:
         ("vgg", {"classes": 0}, "classes must be at least 1", "number of classes"),
         ("vgg", {"image": (3, 16, 16)}, "cannot be built with image=3x16x16", "larger image"),
         ("googlenet", {"width": 9.0}, "width=9 is not between", "published width"),
+        ("inception", {"version": 1}, "version=1 is not 3 or 4", "1 is googlenet"),
+        ("inception", {"image": (3, 64, 64)}, "cannot be built with image=3x64x64", "larger image"),
         ("nas-bench-201", {"arch": "|none~0|"}, "has 1 nodes, not 3", "write |OP~0|+"),
         ("nas-bench-201", {"arch": "|none~0|+|none~0|+|none~0|none~1|none~2|"}, "for each of the nodes 0 to 1", "|OP"),
         ("nas-bench-201", {"arch": "|none~0|+|none~1|none~0|+|none~0|none~1|none~2|"}, "nodes 0 to 1", "|OP~0|OP~1|"),
