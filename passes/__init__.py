@@ -6,28 +6,31 @@ from .canonicalize import Canonicalize, canonicalize
 from .choices.commit import Commit
 from .choices.drop import Drop
 from .choices.inlining import Inliner
-from .choices.materialize import Decided, Materialize, Materializer, metric_value
+from .choices.materialize import Decided, Materialize, Materializer
 from .choices.offer import Offer
 from .choices.open_depth import OpenDepth
 from .choices.open_kernel import OpenKernel
 from .choices.open_width import OpenWidth
 from .choices.sort_channels import SortChannels
 from .choices.update import Update
+from .fold_zeros import FoldZeros, fold_zeros
 from .manager import DumpIR, Instrument, Ledger, LedgerRow, PassManager, PrintIR, run_pipeline
 from .pipeline import parse_pipeline, pipeline_text
-from .requirements import COMPUTABLE, METRICS, Requirement, parse_requirement, parse_requirements
+from .requirements import COMPUTABLE, METRICS, ON_DEVICE, Requirement, parse_requirement, parse_requirements
 from .rules import Carry, Match, Rewriter, RewriteRule, Rule, Verdict
 from .strip_dropout import StripDropout
 
 __all__ = [
     "COMPUTABLE",
     "METRICS",
+    "ON_DEVICE",
     "Canonicalize",
     "Carry",
     "Commit",
     "Decided",
     "Drop",
     "DumpIR",
+    "FoldZeros",
     "Inliner",
     "Instrument",
     "Ledger",
@@ -55,7 +58,7 @@ __all__ = [
     "Verdict",
     "all_passes",
     "canonicalize",
-    "metric_value",
+    "fold_zeros",
     "option",
     "parse_pipeline",
     "parse_requirement",

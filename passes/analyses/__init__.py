@@ -2,7 +2,7 @@
 
 from .channel_flow import keeps_channels
 from .channel_groups import ChannelGroup, ChannelGroups, channel_groups
-from .kernels import Kernel, group_kernels
+from .kernels import Kernel, group_kernels, group_nodes
 from .liveness import Liveness, liveness, peak_memory
 from .memory_plan import Buffer, MemoryPlan, plan_memory
 from .receptive_field import Field, ReceptiveField, receptive_fields
@@ -20,6 +20,7 @@ __all__ = [
     "channel_groups",
     "channel_importance",
     "group_kernels",
+    "group_nodes",
     "keeps_channels",
     "liveness",
     "peak_memory",

@@ -7,7 +7,9 @@ Ops that only give values other names or places (`identity`, `concat`, ...) are 
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 from gensynth.ir import Graph, Node, Op, PassError, Value
 from gensynth.ir.ops import (
@@ -29,11 +31,16 @@ from gensynth.ir.ops import (
     Split,
 )
 
-__all__ = ["Kernel", "group_kernels", "is_pointwise", "only_renames"]
+__all__ = ["JOINING", "RENAMING", "Kernel", "group_kernels", "group_nodes", "is_pointwise", "only_renames"]
 
 _UNARY: tuple[type[Op], ...] = (BatchNorm, HardSigmoid, HardSwish, LeakyRelu, Relu, Relu6, Sigmoid, Silu)
 _BINARY: tuple[type[Op], ...] = (Add, Mul)
 _RENAMING: tuple[type[Op], ...] = (Concat, Dropout, Flatten, Identity, Reshape, Split)
+
+JOINING: frozenset[type[Op]] = frozenset(_UNARY + _BINARY)
+"""Pointwise ops: each element of the result depends on one element of every operand."""
+RENAMING: frozenset[type[Op]] = frozenset(_RENAMING)
+"""Ops that compute nothing: their results are their operands under other names, cut or joined."""
 
 
 @dataclass(frozen=True)
@@ -77,22 +84,23 @@ def only_renames(op: Op) -> bool:
 
 
 class _Open:
-    """A kernel that may still grow."""
+    """A kernel that may still grow: its nodes, and the index of the last of them."""
 
-    def __init__(self, node: Node, anchor: Node | None, operands: tuple[Value, ...]) -> None:
+    __slots__ = ("last", "nodes")
+
+    def __init__(self, node: Node, index: int) -> None:
         self.nodes = [node]
-        self.anchor = anchor
-        self.operands = list(operands)
-
-    def close(self) -> Kernel:
-        return Kernel(tuple(self.nodes), self.anchor, tuple(self.operands))
+        self.last = index
 
 
-def group_kernels(graph: Graph) -> tuple[Kernel, ...]:
-    """Returns the kernels of a network in the order in which they can run, renaming nodes among them.
+def group_nodes(
+    graph: Graph, joins: Collection[type[Op]] = JOINING, free: Collection[type[Op]] = RENAMING
+) -> list[list[Node]]:
+    """Returns the nodes of each kernel of a network, in the order in which the kernels can run.
 
-    A pointwise node joins the kernel that makes one of its operands if nothing else reads that operand and the shape
-    stays; of two such kernels the later, so that what the other makes is there.
+    A node whose op is in `joins` joins the kernel that makes one of its operands if nothing else reads that operand and
+    the shape stays; of two such kernels the later, so that what the other makes is there. Nodes whose op is in `free`
+    take no kernel, and are left out.
 
     Raises:
         PassError: the graph is a generator.
@@ -101,50 +109,69 @@ def group_kernels(graph: Graph) -> tuple[Kernel, ...]:
         raise PassError(
             f"@{graph.name} has open choices, so it has no kernels yet", hint="materialize it with a seed first"
         )
-    order: dict[int, int] = {}
-    finished: list[_Open | Kernel] = []
+    reads: dict[str, int] = {value.name: 1 for value in graph.outputs}
+    for node in graph.nodes:
+        for value in node.operands:
+            reads[value.name] = reads.get(value.name, 0) + 1
+    kernels: list[_Open] = []
     growing: dict[str, _Open] = {}
     for index, node in enumerate(graph.nodes):
-        if only_renames(node.op):
-            finished.append(Kernel((node,), node, node.operands, renames=True))
-            order[id(finished[-1])] = index
+        kind = type(node.op)
+        if kind in free:
             continue
-        host = _host(graph, node, growing, order)
-        if host is not None:
-            taken = _growing_value(host)
-            host.nodes.append(node)
-            host.operands += [value for value in node.operands if value.name != taken.name]
-        elif is_pointwise(node.op):
-            host = _Open(node, None, _starting_first(node))
-            finished.append(host)
+        result = node.results[0]
+        host: _Open | None = None
+        if kind in joins:
+            for value in node.operands:
+                maker = growing.get(value.name)
+                if (
+                    maker is not None
+                    and reads[value.name] == 1
+                    and value.type is result.type
+                    and (host is None or maker.last > host.last)
+                ):
+                    host = maker
+        if host is None:
+            host = _Open(node, index)
+            kernels.append(host)
         else:
-            host = _Open(node, node, node.operands)
-            finished.append(host)
-        growing[node.result.name] = host
-        order[id(host)] = index
-    finished.sort(key=lambda item: order[id(item)])
-    return tuple(item.close() if isinstance(item, _Open) else item for item in finished)
+            host.nodes.append(node)
+            host.last = index
+        growing[result.name] = host
+    kernels.sort(key=_last)
+    return [kernel.nodes for kernel in kernels]
 
 
-def _growing_value(kernel: _Open) -> Value:
-    """Returns the value that a kernel makes so far."""
-    return kernel.nodes[-1].result
+def _last(kernel: _Open) -> int:
+    return kernel.last
 
 
-def _host(graph: Graph, node: Node, growing: dict[str, _Open], order: dict[int, int]) -> _Open | None:
-    """Returns the kernel that a pointwise node can join."""
-    if not is_pointwise(node.op):
-        return None
-    fitting = [
-        growing[value.name]
-        for value in dict.fromkeys(node.operands)
-        if value.name in growing
-        and graph.users[value.name] == (node,)
-        and node.operands.count(value) == 1
-        and value.name not in graph.output_names
-        and value.type is node.result.type
-    ]
-    return max(fitting, key=lambda kernel: order[id(kernel)], default=None)
+def group_kernels(graph: Graph) -> tuple[Kernel, ...]:
+    """Returns the kernels of a network in the order in which they can run, renaming nodes among them.
+
+    See `group_nodes` for what goes into one kernel.
+
+    Raises:
+        PassError: the graph is a generator.
+    """
+    position = {node.name: index for index, node in enumerate(graph.nodes)}
+    found = [(position[nodes[-1].name], _kernel(nodes)) for nodes in group_nodes(graph)]
+    for index, node in enumerate(graph.nodes):
+        if only_renames(node.op):
+            found.append((index, Kernel((node,), node, node.operands, renames=True)))
+    found.sort(key=itemgetter(0))
+    return tuple(kernel for _, kernel in found)
+
+
+def _kernel(nodes: Sequence[Node]) -> Kernel:
+    first = nodes[0]
+    pointwise = is_pointwise(first.op)
+    operands = list(_starting_first(first) if pointwise else first.operands)
+    grown = first.result.name
+    for node in nodes[1:]:
+        operands += [value for value in node.operands if value.name != grown]
+        grown = node.result.name
+    return Kernel(tuple(nodes), None if pointwise else first, tuple(operands))
 
 
 def _starting_first(node: Node) -> tuple[Value, ...]:

@@ -1,0 +1,342 @@
+"""Fitting a device's coefficients to measurements: the most probable ones under log-normal priors.
+
+Minimized is the sum of squares of (log predicted - log measured) / noise, each row weighed down where it lies far off
+(iteratively reweighted, for the smooth L1 loss), and of (log coefficient - log prior) / deviation. All that is fitted is
+positive, so logs are what is free. Rows of one network under several conditions share the model's error in it, and
+count accordingly less.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from .device import Condition, Device
+from .model import Effective, Shapes, bytes_moved, effective, terms
+from .workload import KINDS, KernelShape
+
+__all__ = ["Observation", "Prior", "Table", "fit_device", "misfit", "predict"]
+
+Vector = npt.NDArray[np.float64]
+
+_NOISE = {"latency": 0.03, "energy": 0.04}
+"""Deviation of a measurement, and of a good model, in log units."""
+_REWEIGHTINGS = 4
+_ITERATIONS = 40
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One measurement: kernels and how many of each, the condition, milliseconds and millijoules a run of the batch.
+
+    `network` says which rows share a network, `family` which share a kind of network.
+    """
+
+    kernels: Mapping[KernelShape, int] = field(hash=False)
+    condition: Condition
+    latency: float | None
+    energy: float | None
+    network: str
+    family: str
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What is believed of coefficients before measuring: deviations of their logs, by name.
+
+    `scales` are for those that set the size of everything (launch, rate, bandwidth, ...), `ratios` for how kinds of
+    kernels differ, `clocks` for what a power mode is known to do. `covariance`, over `names`, replaces single deviations
+    where devices already known tell how coefficients vary together; `centre` are the logs it is centred on.
+    """
+
+    scales: float = 1.2
+    ratios: float = 0.5
+    utilization: float = 1.0
+    clocks: float = 0.05
+    power: float = 0.5
+    names: tuple[str, ...] = ()
+    centre: tuple[float, ...] = ()
+    covariance: Vector | None = field(default=None, hash=False, compare=False)
+
+    def deviation(self, name: str) -> float:
+        """Returns the deviation of a coefficient's log."""
+        parts = name.split(".")
+        if parts[0] == "runtime":
+            return 0.5 * self.deviation(".".join(parts[2:])) if len(parts) > 3 else self.ratios
+        if parts[0] == "mode":
+            return self.clocks if parts[2] in ("clock", "memory") else 8.0 * self.clocks
+        if parts[0] == "precision":
+            return 0.5 * self.ratios
+        if len(parts) > 1:
+            return self.ratios
+        if parts[0] in ("pixels", "reduction", "channels"):
+            return self.utilization
+        if parts[0] == "cached":
+            return self.ratios
+        if parts[0] == "overhead":
+            return 1.5 * self.scales
+        return self.power if parts[0] in ("static", "mac", "byte", "kernel") else self.scales
+
+
+class Table:
+    """Kernel counts of many workloads over the shapes that occur in them."""
+
+    def __init__(self, workloads: Sequence[Mapping[KernelShape, int]]) -> None:
+        """Collects the shapes; `counts` has shape [workloads, shapes]."""
+        index: dict[KernelShape, int] = {}
+        for workload in workloads:
+            for shape in workload:
+                index.setdefault(shape, len(index))
+        self.shapes = Shapes(index)
+        self.counts = np.zeros((len(workloads), len(index)))
+        for row, workload in enumerate(workloads):
+            for shape, count in workload.items():
+                self.counts[row, index[shape]] = count
+
+
+def predict(device: Device, table: Table, condition: Condition) -> tuple[Vector, Vector]:
+    """Returns milliseconds and millijoules of every workload of a table under one condition, shape [workloads] each."""
+    from .model import kernel_energy, kernel_times
+
+    given = effective(device, condition)
+    times = kernel_times(table.shapes, given)
+    energy = table.counts @ kernel_energy(table.shapes, times, given) + given.static * given.overhead
+    return given.overhead + table.counts @ times.total, energy
+
+
+class _Group:
+    """The rows measured under one condition, and how its quantities depend on what is free."""
+
+    def __init__(self, condition: Condition, table: Table, rows: Sequence[int], names: Mapping[str, int]) -> None:
+        self.condition = condition
+        self.table = table
+        self.rows = np.array(rows)
+        size = len(names)
+        self.by_kind: dict[str, Vector] = {}
+        self.alike: dict[str, Vector] = {}
+        for quantity in ("launch", "rate", "bandwidth", "mac"):
+            matrix = np.zeros((len(KINDS), size))
+            for position, kind in enumerate(KINDS):
+                for name, power in terms(quantity, kind, condition):
+                    if name in names:
+                        matrix[position, names[name]] += power
+            self.by_kind[quantity] = matrix[table.shapes.kind]
+        for quantity in ("overhead", "cached", "pixels", "reduction", "channels", "static", "byte", "kernel"):
+            vector = np.zeros(size)
+            for name, power in terms(quantity, None, condition):
+                if name in names:
+                    vector[names[name]] += power
+            self.alike[quantity] = vector
+
+    def evaluate(self, given: Effective, want_energy: bool) -> tuple[Vector, Vector, Vector, Vector]:
+        """Returns milliseconds and their derivatives by free logs, millijoules and theirs."""
+        shapes, counts = self.table.shapes, self.table.counts
+        launch = given.launch[shapes.kind] * 1e-3
+        outputs = np.maximum(shapes.outputs * given.batch, 1.0)
+        by_pixels = np.where(shapes.fills, given.pixels / outputs, 0.0)
+        by_reduction = np.where(shapes.fills, given.reduction / np.maximum(shapes.reduction, 1.0), 0.0)
+        by_channels = np.where(shapes.fills, given.channels / shapes.channels, 0.0)
+        compute = (
+            shapes.macs * given.batch / given.rate[shapes.kind] * 1e-6
+            * (1.0 + by_pixels) * (1.0 + by_reduction) * (1.0 + by_channels)
+        )  # fmt: skip
+        moved = bytes_moved(shapes, given)
+        memory = moved / given.bandwidth[shapes.kind] * 1e-6
+        busy = np.cbrt(compute**3 + memory**3)
+        safe = np.maximum(busy, 1e-300)
+        of_compute, of_memory = compute * (compute / safe) ** 2, memory * (memory / safe) ** 2
+        saved = -self._cached_bytes(given) / np.maximum(moved, 1e-300)
+        slope = (
+            self.by_kind["launch"] * launch[:, None]
+            - self.by_kind["rate"] * of_compute[:, None]
+            - self.by_kind["bandwidth"] * of_memory[:, None]
+            + np.outer(of_memory * saved, self.alike["cached"])
+            + np.outer(of_compute * by_pixels / (1.0 + by_pixels), self.alike["pixels"])
+            + np.outer(of_compute * by_reduction / (1.0 + by_reduction), self.alike["reduction"])
+            + np.outer(of_compute * by_channels / (1.0 + by_channels), self.alike["channels"])
+        )
+        time = given.overhead + counts @ (launch + busy)
+        time_slope = counts @ slope + given.overhead * self.alike["overhead"]
+        if not want_energy:
+            return time, time_slope, time, time_slope
+        mac = given.mac[shapes.kind] * shapes.macs * given.batch * 1e-9
+        byte = given.byte * moved * 1e-9
+        kernel = given.kernel * 1e-3
+        energy = given.static * time + counts @ (mac + byte + kernel)
+        energy_slope = given.static * (time_slope + np.outer(time, self.alike["static"])) + counts @ (
+            self.by_kind["mac"] * mac[:, None]
+            + np.outer(byte, self.alike["byte"])
+            + np.outer(byte * saved, self.alike["cached"])
+            + kernel * self.alike["kernel"]
+        )
+        return time, time_slope, energy, energy_slope
+
+    def _cached_bytes(self, given: Effective) -> Vector:
+        shapes = self.table.shapes
+        activations = (shapes.read + shapes.written) * given.batch * given.element
+        return activations / (1.0 + (2.0 * activations / given.cache) ** 2) / given.cached
+
+
+def _free_names(device: Device, observations: Sequence[Observation]) -> list[str]:
+    """Returns the coefficients on which the observations depend, but for what is 1 by definition."""
+    first = {
+        f"precision.{next(iter(device.precisions))}.",
+        f"mode.{next(iter(device.power_modes))}.",
+        f"runtime.{next(iter(device.runtimes))}.",
+    }
+    kinds: dict[Condition, set[str]] = {}
+    for item in observations:
+        kinds.setdefault(item.condition, set()).update(shape.kind for shape in item.kernels)
+    energy = any(item.energy is not None for item in observations)
+    quantities = ["overhead", "launch", "rate", "bandwidth", "cached", "pixels", "reduction", "channels"]
+    if energy:
+        quantities += ["static", "mac", "byte", "kernel"]
+    found: dict[str, None] = {}
+    for condition, present in kinds.items():
+        for quantity in quantities:
+            for kind in [*sorted(present, key=KINDS.index)]:
+                if quantity in ("rate", "mac") and kind not in _WITH_MACS:
+                    continue
+                for name, _ in terms(quantity, kind, condition):
+                    if not any(name.startswith(prefix) for prefix in first):
+                        found.setdefault(name)
+    return list(found)
+
+
+_WITH_MACS = frozenset({"conv3x3", "conv1x1", "conv", "conv_transpose", "grouped", "depthwise", "dense", "other"})
+
+
+def fit_device(device: Device, observations: Sequence[Observation], prior: Prior, *, robust: bool = True) -> Device:
+    """Returns the device with the most probable coefficients given measurements.
+
+    The device's own coefficients are the centre of the prior, unless the prior has a centre of its own.
+
+    Raises:
+        ValueError: there are no observations.
+    """
+    from scipy.optimize import least_squares
+
+    if not observations:
+        raise ValueError("no observations")
+    names = {name: position for position, name in enumerate(_free_names(device, observations))}
+    centre = np.log([device.coefficient(name) for name in names])
+    whitener = _whitener(prior, names, centre)
+    groups, measured, weight = _rows(observations, names)
+    logs = np.log(measured)
+    reweights = np.ones(len(logs))
+    at = centre + _starting_shift(device, observations, names)
+    for _ in range(_REWEIGHTINGS if robust else 1):
+        state: dict[str, Vector] = {}
+
+        def residuals(point: Vector, state: dict[str, Vector] = state, factor: Vector = reweights) -> Vector:
+            logs_predicted, slope = _evaluate(device, names, point, groups, len(logs))
+            scale = weight * factor
+            state["slope"] = np.concatenate([slope * scale[:, None], whitener])
+            return np.concatenate([(logs_predicted - logs) * scale, whitener @ (point - centre)])
+
+        def slopes(point: Vector, state: dict[str, Vector] = state) -> Vector:
+            return state["slope"]
+
+        at = least_squares(residuals, at, jac=slopes, max_nfev=_ITERATIONS, xtol=1e-6, ftol=1e-6).x
+        predicted, _ = _evaluate(device, names, at, groups, len(logs))
+        reweights = (1.0 + ((predicted - logs) * weight) ** 2) ** -0.25
+    return with_coefficients(device, names, at)
+
+
+def misfit(start: Device, fitted: Device, observations: Sequence[Observation], prior: Prior) -> float:
+    """Returns what a fit from `start` has minimized: twice the negative log posterior, but for a constant."""
+    names = {name: position for position, name in enumerate(_free_names(start, observations))}
+    centre = np.log([start.coefficient(name) for name in names])
+    whitener = _whitener(prior, names, centre)
+    groups, measured, weight = _rows(observations, names)
+    point = np.log([fitted.coefficient(name) for name in names])
+    logs, _ = _evaluate(fitted, names, point, groups, len(measured))
+    off = (logs - np.log(measured)) * weight
+    return float(np.sum(2.0 * (np.sqrt(1.0 + off**2) - 1.0)) + np.sum((whitener @ (point - centre)) ** 2))
+
+
+def with_coefficients(device: Device, names: Iterable[str], logs: Vector) -> Device:
+    """Returns a device with some coefficients replaced, given by their logs."""
+    found = dict(zip(names, np.exp(logs).tolist(), strict=True))
+    return dataclasses.replace(device, coefficients={**device.coefficients, **found})
+
+
+def _whitener(prior: Prior, names: Mapping[str, int], centre: Vector) -> Vector:
+    """Returns the matrix W with |W (x - centre)|^2 the prior's quadratic form; sets the prior's own centre."""
+    covariance = np.diag([prior.deviation(name) ** 2 for name in names])
+    if prior.covariance is not None:
+        known = [position for position, name in enumerate(prior.names) if name in names]
+        where = [names[prior.names[position]] for position in known]
+        covariance[np.ix_(where, where)] = prior.covariance[np.ix_(known, known)]
+        centre[where] = np.array(prior.centre)[known]
+    return np.linalg.cholesky(np.linalg.inv(covariance)).T
+
+
+def _rows(
+    observations: Sequence[Observation], names: Mapping[str, int]
+) -> tuple[list[tuple[_Group, Vector, Vector]], Vector, Vector]:
+    """Returns groups of rows by condition, with where their latencies and energies stand among all measured values."""
+    by_condition: dict[Condition, list[Observation]] = {}
+    repeats: dict[tuple[str, str], int] = {}
+    for item in observations:
+        by_condition.setdefault(item.condition, []).append(item)
+        for quantity in ("latency", "energy"):
+            if getattr(item, quantity) is not None:
+                repeats[item.network, quantity] = repeats.get((item.network, quantity), 0) + 1
+    groups: list[tuple[_Group, Vector, Vector]] = []
+    measured: list[float] = []
+    weight: list[float] = []
+    for condition, items in by_condition.items():
+        table = Table([item.kernels for item in items])
+        places: dict[str, Vector] = {}
+        for quantity in ("latency", "energy"):
+            place = np.full(len(items), -1)
+            for row, item in enumerate(items):
+                value = getattr(item, quantity)
+                if value is not None:
+                    place[row] = len(measured)
+                    measured.append(value)
+                    weight.append(1.0 / (_NOISE[quantity] * repeats[item.network, quantity] ** 0.25))
+            places[quantity] = place
+        groups.append((_Group(condition, table, range(len(items)), names), places["latency"], places["energy"]))
+    return groups, np.array(measured), np.array(weight)
+
+
+def _evaluate(
+    device: Device,
+    names: Mapping[str, int],
+    point: Vector,
+    groups: Sequence[tuple[_Group, Vector, Vector]],
+    count: int,
+) -> tuple[Vector, Vector]:
+    """Returns the logs of all predicted values and their derivatives, shape [count] and [count, names]."""
+    trial = with_coefficients(device, names, np.clip(point, -60.0, 60.0))
+    logs = np.zeros(count)
+    slopes = np.zeros((count, len(names)))
+    for group, latency, energy in groups:
+        want_energy = bool((energy >= 0).any())
+        time, time_slope, joules, joules_slope = group.evaluate(effective(trial, group.condition), want_energy)
+        for place, value, slope in ((latency, time, time_slope), (energy, joules, joules_slope)):
+            rows = np.flatnonzero(place >= 0)
+            logs[place[rows]] = np.log(value[rows])
+            slopes[place[rows]] = slope[rows] / value[rows, None]
+    return logs, slopes
+
+
+def _starting_shift(device: Device, observations: Sequence[Observation], names: Mapping[str, int]) -> Vector:
+    """Returns by how much to move scales, so that the fit starts with predictions of about the right size."""
+    shift = np.zeros(len(names))
+    groups, measured, _ = _rows([dataclasses.replace(item, energy=None) for item in observations], names)
+    if not len(measured):
+        return shift
+    point = np.log([device.coefficient(name) for name in names])
+    predicted, _ = _evaluate(device, names, point, groups, len(measured))
+    off = float(np.median(np.log(measured) - predicted))
+    for name, sign in (("launch", 1.0), ("rate", -1.0), ("bandwidth", -1.0)):
+        if name in names:
+            shift[names[name]] = sign * off
+    return shift
