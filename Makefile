@@ -7,6 +7,8 @@ BENCHMARKS ?= ir_speed materialize round_trip rules
 PYTEST_ARGS ?=
 CHECK_ARGS ?=
 BENCH_ARGS ?=
+DATA ?= $(GENSYNTH_DATA)
+SECTIONS ?=
 export PYTHON VENV
 
 SHELL := bash
@@ -19,7 +21,7 @@ INSTALLED_FROM := pyproject.toml setup.py requirements.lock Makefile .ci/install
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow lint format types layers packages docs bench bench-quick bench-compile check-targets check-gpu results lock ci clean
+.PHONY: help demo test test-slow lint format types layers packages docs bench bench-quick bench-compile bench-cost check-targets check-gpu results lock ci clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -84,6 +86,12 @@ bench-compile: $(DEV) ## measure compiled networks against ONNX Runtime, PyTorch
 	test -e runs/demo/summary.json || $(MAKE) demo
 	$(BIN)/python bench/compile_kernels.py --json docs/results/compile_kernels.json
 	$(BIN)/python bench/compile_speed.py --json docs/results/compile_speed.json $(BENCH_ARGS)
+	$(BIN)/python bench/results.py
+
+bench-cost: $(DEV) ## measure the cost models on published measurements, DATA=FOLDER (about an hour; SECTIONS picks)
+	@test -n "$(DATA)" || { echo "bench-cost wants the folder of the measurements: make bench-cost DATA=FOLDER" >&2; exit 2; }
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python bench/cost.py --data $(DATA) --json docs/results/cost.json \
+		$(if $(SECTIONS),--sections $(SECTIONS))
 	$(BIN)/python bench/results.py
 
 results: $(DEV) ## write docs/results.md anew from the stored figures

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from gensynth.backends.tvm import load_artifact
     from gensynth.ir import Builder, Diff, GenSynthError, Graph, Network, initialize, ops
     from gensynth.passes import run_pipeline
-    from gensynth.passes.cost import CostReport
+    from gensynth.passes.cost import CostReport, Device, load_device
     from gensynth.synth.generator import Generator
+    from gensynth.synth.measurements import calibrate_device as calibrate
     from gensynth.synth.prototypes import prototype
     from gensynth.synth.synthesis import synthesize
     from gensynth.synth.tasks import task
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Builder",
     "CostReport",
+    "Device",
     "Diff",
     "GenSynthError",
     "Generator",
@@ -42,6 +44,7 @@ __all__ = [
     "Recipe",
     "__version__",
     "backends",
+    "calibrate",
     "compile",
     "cost",
     "diff",
@@ -54,6 +57,7 @@ __all__ = [
     "ir",
     "load",
     "load_artifact",
+    "load_device",
     "ops",
     "parse",
     "passes",
@@ -71,12 +75,14 @@ __all__ = [
 _HOMES = {
     "Builder": "ir",
     "CostReport": "passes.cost",
+    "Device": "passes.cost",
     "Diff": "ir",
     "GenSynthError": "ir",
     "Generator": "synth.generator",
     "Graph": "ir",
     "Network": "ir",
     "Recipe": "backends.torch",
+    "calibrate": "synth.measurements",
     "compile": "backends.tvm",
     "draw": "backends.drawing",
     "evaluate": "backends.torch",
@@ -85,6 +91,7 @@ _HOMES = {
     "import_onnx": "backends.onnx",
     "initialize": "ir",
     "load_artifact": "backends.tvm",
+    "load_device": "passes.cost",
     "ops": "ir",
     "prototype": "synth.prototypes",
     "run_pipeline": "passes",
@@ -94,7 +101,7 @@ _HOMES = {
     "train": "backends.torch",
 }
 
-_NAMES = {"compile": "compile_network"}
+_NAMES = {"calibrate": "calibrate_device", "compile": "compile_network"}
 """What is called otherwise at home."""
 
 _LIBRARIES = {"onnx": "onnx", "torch": "PyTorch", "tvm": "TVM"}
@@ -143,16 +150,42 @@ def to_text(network: Network | Graph) -> str:
     return print_graph(network if isinstance(network, Graph) else network.graph)
 
 
-def cost(network: Network | Graph, *, batch: int = 1) -> CostReport:
+def cost(
+    network: Network | Graph,
+    *,
+    batch: int = 1,
+    device: str | os.PathLike[str] | Device | None = None,
+    precision: str | None = None,
+    power_mode: str | None = None,
+    runtime: str | None = None,
+) -> CostReport:
     """Returns what a network costs at a batch size: `.macs`, `.params`, `.peak_memory`, ..., and `.rows` by node.
+
+    On a device (a name, a file, a text such as "tegra-x2-gpu:fp16:MAX-Q", or a `Device`) it has `.latency_ms` and
+    `.energy_mj` of a run too, `.latency` and `.energy` with their intervals, and `.kernels`. What is left out of
+    precision, power mode and runtime is the device's first.
 
     Raises:
         PassError: it is a generator, or an op has no rule for its cost.
+        UsageError: there is no such device, precision, power mode or runtime.
     """
-    from gensynth.ir import Graph
+    from gensynth.ir import Graph, UsageError
+    from gensynth.passes.cost import Device, cost_model
     from gensynth.passes.cost import cost as count
 
-    return count(network if isinstance(network, Graph) else network.graph, batch)
+    graph = network if isinstance(network, Graph) else network.graph
+    if device is None:
+        for name, value in (("precision", precision), ("power_mode", power_mode), ("runtime", runtime)):
+            if value is not None:
+                raise UsageError(
+                    f"gensynth.cost: {name}={value!r} is for a device, and none was given",
+                    hint='name one, such as device="tegra-x2-gpu"; `gensynth devices` lists them',
+                )
+        return count(graph, batch)
+    if not isinstance(device, Device):
+        device = os.fspath(device)
+    model = cost_model(device, precision=precision, power_mode=power_mode, runtime=runtime, batch=batch)
+    return count(graph, batch, model=model)
 
 
 def diff(old: Network | Graph, new: Network | Graph) -> Diff:

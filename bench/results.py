@@ -12,6 +12,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from compile_figures import Figure, kernel_figures, speed_figures
+from cost_figures import cost_figures
 
 FOLDER = Path("docs/results")
 
@@ -304,6 +305,17 @@ def compile_kernels(found: dict[str, Any]) -> str:
     return "\n\n".join([f"{versions}.", figures(kernel_figures(found))])
 
 
+def cost(found: dict[str, Any]) -> str:
+    """The cost models on measurements that they did not see."""
+    about = (
+        "Published measurements, of which the fits did not see what they are judged by. Simpler models stand beside,"
+        " fitted to the same rows: a line in MACs, non-negative weights of op counts, and a roofline of fused kernels"
+        " with a fitted rate and bandwidth, each for every precision and power mode by itself. What was held out, and"
+        " where the measurements are from: `bench/cost.py`, `bench/cost_data.py`."
+    )
+    return "\n\n".join([about, figures(cost_figures(found))])
+
+
 SECTIONS = (
     (
         "demo",
@@ -342,6 +354,7 @@ SECTIONS = (
         "`python bench/compile_kernels.py --json docs/results/compile_kernels.json`",
         compile_kernels,
     ),
+    ("cost", "11. Latency and energy: cost models", "`make bench-cost DATA=FOLDER`", cost),
 )
 
 HEAD = """# Results

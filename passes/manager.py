@@ -12,6 +12,7 @@ from typing import Protocol, TextIO
 
 from gensynth.ir import (
     GenSynthError,
+    Graph,
     Network,
     PassError,
     VerifyError,
@@ -21,7 +22,7 @@ from gensynth.ir import (
     verify,
     write_atomically,
 )
-from gensynth.passes.cost import Totals, totals
+from gensynth.passes.cost import CostModel, Estimate, Totals, totals
 
 from .base import Pass, PassResult
 from .pipeline import parse_pipeline
@@ -41,7 +42,10 @@ class Instrument(Protocol):
 
 @dataclass(frozen=True)
 class LedgerRow:
-    """What one pass did: nodes and totals before and after (totals are None while choices are open), and its time."""
+    """What one pass did: nodes and totals before and after (totals are None while choices are open), and its time.
+
+    Where the ledger has a device, the estimates are of latency and energy there, None while choices are open.
+    """
 
     item: str
     changed: bool
@@ -52,10 +56,12 @@ class LedgerRow:
     before: Totals | None
     after: Totals | None
     seconds: float
+    estimate_before: Estimate | None = None
+    estimate_after: Estimate | None = None
 
     def as_dict(self) -> dict[str, object]:
-        """Returns the row for JSON."""
-        return {
+        """Returns the row for JSON; latency and energy, with their intervals, where they are known."""
+        found: dict[str, object] = {
             "pass": self.item,
             "changed": self.changed,
             "notes": list(self.notes),
@@ -65,12 +71,21 @@ class LedgerRow:
             "after": None if self.after is None else self.after._asdict(),
             "seconds": self.seconds,
         }
+        estimates = (self.estimate_before, self.estimate_after)
+        if estimates != (None, None):
+            latencies = [None if item is None else item.latency for item in estimates]
+            energies = [None if item is None else item.energy for item in estimates]
+            for name, unit, values in (("latency", "ms", latencies), ("energy", "mj", energies)):
+                found[f"{name}_{unit}"] = [None if item is None else item.value for item in values]
+                found[f"{name}_interval_{unit}"] = [None if item is None else [item.low, item.high] for item in values]
+        return found
 
 
 @dataclass
 class Ledger:
-    """An instrument that keeps, per pass, what the network cost before and after."""
+    """An instrument that keeps, per pass, what the network cost before and after; with a model also on its device."""
 
+    device: CostModel | None = None
     rows: list[LedgerRow] = field(default_factory=list)
 
     def before(self, position: int, item: Pass, network: Network) -> None:
@@ -90,8 +105,13 @@ class Ledger:
                 None if old.is_generator else totals(old),
                 None if new.is_generator else totals(new),
                 seconds,
+                self._estimate(old),
+                self._estimate(new),
             )
         )
+
+    def _estimate(self, graph: Graph) -> Estimate | None:
+        return None if self.device is None or graph.is_generator else self.device.estimate(graph)
 
 
 @dataclass

@@ -13,10 +13,11 @@ from typing import NoReturn, TypeVar
 
 from gensynth.backends.torch.recipe import Recipe
 from gensynth.ir import GenSynthError, ParseError, Source, UsageError, nearest
-from gensynth.passes import Offer, parse_pipeline, parse_requirements
+from gensynth.passes import Offer, Requirement, parse_pipeline, parse_requirements
+from gensynth.passes.cost import device_text
 
 from .inquisitor import InquisitorSettings, Surrogate
-from .performance import performance_function
+from .performance import Performance, parse_performance
 from .prototypes import prototypes
 from .tasks import task
 
@@ -53,7 +54,11 @@ class EmitSettings:
 
 @dataclass(frozen=True)
 class Config:
-    """A synthesis: prototype, task, requirements, performance function, and how to search."""
+    """A synthesis: prototype, task, requirements, performance function, and how to search.
+
+    `device` is what trains networks. `cost_devices` are all that latency or energy is asked for on, in full as
+    `device_text` gives them; figures are given for the first.
+    """
 
     task: str
     task_options: Mapping[str, object]
@@ -71,6 +76,7 @@ class Config:
     processes: int | None
     device: str
     source: str = field(repr=False, default="")
+    cost_devices: tuple[str, ...] = ()
 
 
 _TABLES = {
@@ -84,7 +90,7 @@ _TABLES = {
     "search_training": "the recipe of short trainings",
     "run": "processes and device",
 }
-_TOP = {"requirements": list, "performance": str}
+_TOP = ("requirements", "performance", "device")
 
 
 class _Reader:
@@ -223,13 +229,7 @@ def parse_config(text: str, name: str = "<config>") -> Config:
         reader.fail(error.message, "task", next((key for key in options if key in error.message), "name"), error.hint)
     prototype, arguments, prototype_path = _read_prototype(reader, name)
     requirements = _read_requirements(reader)
-    performance = reader.data.get("performance", "netscore")
-    if not isinstance(performance, str):
-        reader.fail("'performance' is no word", key="performance", hint='write performance = "netscore"')
-    try:
-        performance_function(performance)
-    except UsageError as error:
-        reader.fail(error.message, key="performance", hint=error.hint)
+    performance = _read_performance(reader)
     passes = _read_passes(reader)
     run = reader.settings("run", _RunSettings)
     if not re.fullmatch(r"cpu|cuda(:\d+)?", run.device):
@@ -240,8 +240,8 @@ def parse_config(text: str, name: str = "<config>") -> Config:
         prototype=prototype,
         prototype_arguments=arguments,
         prototype_path=prototype_path,
-        requirements=requirements,
-        performance=performance,
+        requirements=tuple(map(str, requirements)),
+        performance=performance.text,
         passes=passes,
         search=reader.settings("search", SearchSettings),
         inquisitor=_read_inquisitor(reader),
@@ -251,6 +251,7 @@ def parse_config(text: str, name: str = "<config>") -> Config:
         processes=None if run.processes < 0 else run.processes,
         device=run.device,
         source=text,
+        cost_devices=_read_devices(reader, requirements, performance),
     )
 
 
@@ -301,14 +302,14 @@ def _read_prototype(reader: _Reader, name: str) -> tuple[str | None, dict[str, o
     return chosen, arguments, None
 
 
-def _read_requirements(reader: _Reader) -> tuple[str, ...]:
+def _read_requirements(reader: _Reader) -> tuple[Requirement, ...]:
     stated = reader.data.get("requirements", [])
     if not isinstance(stated, list) or not all(isinstance(item, str) for item in stated):
         reader.fail(
             "'requirements' is no list of lines", key="requirements", hint='write requirements = ["macs <= 5M"]'
         )
     try:
-        parse_requirements(list(stated), reader.source.name)
+        return parse_requirements(list(stated), reader.source.name)
     except ParseError as error:
         text = error.source.text
         offset = reader.source.text.find(text)
@@ -320,7 +321,30 @@ def _read_requirements(reader: _Reader) -> tuple[str, ...]:
         ) from None
     except UsageError as error:
         reader.fail(error.message, key="requirements", hint=error.hint)
-    return tuple(stated)
+
+
+def _read_performance(reader: _Reader) -> Performance:
+    stated = reader.data.get("performance", "netscore")
+    if not isinstance(stated, str):
+        reader.fail("'performance' is no word", key="performance", hint='write performance = "netscore"')
+    try:
+        return parse_performance(stated)
+    except UsageError as error:
+        reader.fail(error.message, key="performance", hint=error.hint)
+
+
+def _read_devices(reader: _Reader, requirements: tuple[Requirement, ...], performance: Performance) -> tuple[str, ...]:
+    """Returns the devices named: the one that figures are given for, then those of requirements and performance."""
+    stated = reader.data.get("device")
+    found = [item.device for item in requirements] + [performance.device]
+    if stated is not None:
+        if not isinstance(stated, str):
+            reader.fail("'device' is no word", key="device", hint='write device = "tegra-x2-gpu:fp16"')
+        try:
+            found.insert(0, device_text(stated))
+        except UsageError as error:
+            reader.fail(error.message, key="device", hint=error.hint)
+    return tuple(dict.fromkeys(name for name in found if name is not None))
 
 
 def _read_passes(reader: _Reader) -> str:

@@ -96,7 +96,7 @@ class Emission:
             if "error" in result:
                 continue
             accuracy = float(result["accuracy"])  # type: ignore[arg-type]
-            feasible = synthesis.inquisitor.holds(item.totals, accuracy)
+            feasible = synthesis.inquisitor.holds(item.costs, accuracy)
             assert job.saved is not None
             emitted.append(Emitted(seed, Network(network.graph), job.saved, accuracy, feasible))
         return emitted

@@ -62,7 +62,7 @@ class Explorer:
                 labels[identifier] = choices[identifier].labels[decided.reached[identifier]]
             else:
                 labels[identifier] = self.settled.get(identifier, UNREACHED)
-        candidate = Candidate(decided.seed, name, decided.graph, labels, decided.totals)
+        candidate = Candidate(decided.seed, name, decided.graph, labels, self.inquisitor.meter(decided.graph))
         self._made[name] = candidate, Origin(generator, decided)
         return candidate
 

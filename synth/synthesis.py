@@ -18,6 +18,7 @@ from pathlib import Path
 
 from gensynth.ir import (
     GenSynthError,
+    Graph,
     Network,
     UsageError,
     architecture_hash,
@@ -28,17 +29,18 @@ from gensynth.ir import (
     write_atomically,
 )
 from gensynth.passes import Requirement, parse_requirements, run_pipeline
-from gensynth.passes.cost import Totals, totals
+from gensynth.passes.cost import cost_model
 from gensynth.synth.tasks import Task
 
 from .config import Config, load_config
+from .devices import keep_devices
 from .emission import Emission, Emitted
 from .evaluation import Job, TaskReference, run_job
 from .executor import Executor, LocalExecutor
 from .exploration import Explorer, Origin
 from .generator import Generator
 from .inquisitor import Inquisitor, Reason
-from .performance import performance_function
+from .performance import parse_performance
 from .progress import Progress, Silent
 from .prototypes import prototype
 from .store import Store
@@ -102,7 +104,8 @@ class Synthesis:
         self.reference = TaskReference(config.task, tuple(sorted(config.task_options.items())))
         self.task: Task = self.reference.load()
         self.requirements: tuple[Requirement, ...] = parse_requirements(config.requirements)
-        self.performance = performance_function(config.performance)
+        self.performance = parse_performance(config.performance)
+        self.model = cost_model(config.cost_devices[0]) if config.cost_devices else None
         self.store = Store(out / "store.sqlite")
         self.inquisitor = Inquisitor(
             self.performance,
@@ -155,7 +158,14 @@ class Synthesis:
             str(self.out / "weights" / f"{name}.safetensors"),
             device=self.config.device,
         )
-        return job, architecture_hash(network.graph), detail
+        return job, architecture_hash(network.graph), {**detail, **self._figures(network.graph)}
+
+    def _figures(self, graph: Graph) -> dict[str, object]:
+        """Returns what the store says of a network on the device, if one is named."""
+        if self.model is None:
+            return {}
+        latency, energy = self.model.totals(graph)
+        return {"latency_ms": float(f"{latency:.6g}"), "energy_mj": float(f"{energy:.6g}")}
 
     # Parts.
 
@@ -291,7 +301,8 @@ class Synthesis:
             stimuli=self.config.search.stimuli,
             device=self.config.device,
         )
-        return job, architecture_hash(decided.graph), {"cycle": cycle, "seed": decided.seed}
+        detail = {"cycle": cycle, "seed": decided.seed, **self._figures(decided.graph)}
+        return job, architecture_hash(decided.graph), detail
 
     def _keep_cycle(self, generator: Generator, report: CycleReport) -> None:
         name = f"{report.cycle:03d}"
@@ -338,20 +349,23 @@ class Synthesis:
                     feasible=item.feasible,
                     path=str(path.relative_to(self.out)),
                     validation_accuracy=item.accuracy,
+                    model=self.model,
                 )
             )
         first = summary_row(
             trained.graph,
             accuracies[0],
             seed=None,
-            feasible=self._feasible(totals(trained.graph), validation_accuracy),
+            feasible=self.inquisitor.holds(self.inquisitor.meter(trained.graph), validation_accuracy),
             path="prototype.gsir",
             validation_accuracy=validation_accuracy,
+            model=self.model,
         )
         summary: dict[str, object] = {
             "task": self.config.task,
             "performance": self.config.performance,
             "requirements": list(self.config.requirements),
+            **({"device": self.config.cost_devices[0]} if self.config.cost_devices else {}),
             "prototype": first,
             "networks": rows,
         }
@@ -360,9 +374,6 @@ class Synthesis:
 
         write_report(self.out)
         return Result(self.out, generator, summary)
-
-    def _feasible(self, found: Totals, accuracy: float) -> bool:
-        return self.inquisitor.holds(found, accuracy)
 
 
 def _prototype_of(path: Path) -> Network:
@@ -417,7 +428,7 @@ def synthesize(
     on, with the same configuration; without it the directory must be new or empty.
 
     Raises:
-        UsageError: the directory is in use, not empty, or holds a run of another configuration.
+        UsageError: the directory is in use, not empty, or holds a run of another configuration or device file.
         GenSynthError: whatever is wrong with the configuration, the data or the passes.
     """
     if not isinstance(config, Config):
@@ -442,6 +453,7 @@ def synthesize(
     with _locked(folder):
         if config.source:
             write_atomically(kept, config.source.encode())
+        keep_devices(config.cost_devices, folder / "devices")
         synthesis = Synthesis(config, folder, executor=executor, progress=progress)
         try:
             return synthesis.run()

@@ -3,7 +3,7 @@
 Python blocks share a module. Lines of `sh` and `console` blocks that start with `$ ` are typed into a shell; what
 stands below one, up to the next, is what it must print (to stdout, or to stderr where it prints nothing to stdout),
 `...` alone on a line standing for any lines. A `text output` block is what the Python block before it must print. The
-info word `norun` keeps a block from being run.
+info word `file=NAME` writes a block to a file, `norun` keeps one from being run.
 """
 
 from __future__ import annotations
@@ -101,6 +101,9 @@ def run(path: Path) -> None:
     for block in blocks(path):
         if "norun" in block.words:
             continue
+        for word in block.words:
+            if word.startswith("file="):
+                Path(word.removeprefix("file=")).write_text(block.text, encoding="utf-8")
         if block.language == "python":
             code = compile("\n" * (block.line - 1) + block.text, str(path), "exec", dont_inherit=True)
             with contextlib.redirect_stdout(io.StringIO()) as stream:

@@ -106,7 +106,7 @@ def test_every_configuration_shown_is_one() -> None:
         "generator": '[generator]\npasses = ["open-width"]\n',
     }
     for block in all_blocks("toml"):
-        if "norun" in block.words:
+        if any(word == "norun" or word.startswith("file=") for word in block.words):
             continue
         given = tomllib.loads(block.text)
         rest = "\n".join(text for table, text in needed.items() if table not in given)
@@ -223,6 +223,17 @@ def test_every_key_of_a_configuration_is_told_of_with_its_default() -> None:
             assert shown in text, f"docs/configuration.md does not tell of {name}: {shown}"
 
 
+def test_every_key_of_a_device_file_is_told_of() -> None:
+    from gensynth.passes.cost import LOWERINGS, Lowering, device, workload
+
+    text = text_of("docs/costs.md")
+    tables = (device.Precision, device.PowerMode, device.Runtime, Lowering, device.Evidence, device.Range)
+    fields = {item.name for item in dataclasses.fields(device.Device)} - {"networks_seen"}
+    fields |= {"networks", *(item.name for table in tables for item in dataclasses.fields(table))}
+    assert_told(sorted(fields), text, "docs/costs.md")
+    assert_told([*device.COEFFICIENTS, *LOWERINGS, *workload.KINDS, *workload.ZEROS], text, "docs/costs.md")
+
+
 @pytest.fixture
 def with_plugins(place: tuple[Path, dict[str, str]]) -> tuple[Path, dict[str, str]]:
     """The example plug-ins as pip would install them: a folder on the path with metadata beside the package."""
@@ -257,6 +268,7 @@ def test_the_example_plug_ins_are_listed_by_the_command_line(with_plugins: tuple
         ("prototypes", "plain"),
         ("tasks", "stripes"),
         ("targets", "jetson-nano-gpu"),
+        ("devices", "jetson-nano-gpu"),
     ):
         assert re.search(rf"^{name} ", run(*with_plugins, "gensynth", listing), re.MULTILINE), f"{listing}: {name}"
     piped = "gensynth prototype plain depth=1 | gensynth opt - --passes relu-to-hard-tanh"
@@ -269,7 +281,7 @@ def test_every_entry_point_group_has_an_example_and_is_told_of() -> None:
     code = "\n".join(path.read_text(encoding="utf-8") for path in sources)
     groups = set(
         re.findall(
-            r'"(gensynth\.(?:ops|passes|rules|tasks|prototypes|performance|lowerings|onnx_lowerings|relax_lowerings|targets))"',
+            r'"(gensynth\.(?:ops|passes|rules|tasks|prototypes|performance|lowerings|onnx_lowerings|relax_lowerings|targets|devices))"',
             code,
         )
     )

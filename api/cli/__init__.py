@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from gensynth.ir import GenSynthError, UsageError, nearest
 
-from . import compiling, exporting, generators, listings, networks, optimizing, training
+from . import calibrating, compiling, costing, devices, exporting, generators, listings, networks, optimizing, training
 from .command import Command, Interrupted
 
 __all__ = ["COMMANDS", "main"]
@@ -18,11 +18,14 @@ COMMANDS: dict[str, Command] = {
     for command in (
         *generators.COMMANDS,
         *networks.COMMANDS,
+        *costing.COMMANDS,
         *exporting.COMMANDS,
         *compiling.COMMANDS,
         *optimizing.COMMANDS,
+        *calibrating.COMMANDS,
         *training.COMMANDS,
         *listings.COMMANDS,
+        *devices.COMMANDS,
     )
 }
 """Every command by name, in the order of the help text."""

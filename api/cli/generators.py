@@ -14,6 +14,7 @@ from .files import STREAM, Seeds, print_json, read_network
 from .output import human, print_table, progress
 
 if TYPE_CHECKING:
+    from gensynth.passes.cost import CostModel
     from gensynth.synth.generator import Generator
 
 __all__ = ["COMMANDS"]
@@ -57,7 +58,8 @@ def _synthesize(arguments: argparse.Namespace) -> int:
 
 
 def _print_family(prototype: Row, networks: list[Row]) -> None:
-    """Prints the prototype and its FermiNets, with ratios to the prototype."""
+    """Prints the prototype and its FermiNets, with ratios to the prototype; energy where there is a device."""
+    on_device = "energy_mj" in prototype
 
     def number(row: Row, key: str) -> float:
         return float(cast(float, row[key]))
@@ -66,7 +68,7 @@ def _print_family(prototype: Row, networks: list[Row]) -> None:
         return f"{above / below:.1f}x" if below else "-"
 
     def cells(name: str, row: Row) -> list[str]:
-        return [
+        found = [
             name,
             f"{number(row, 'accuracy'):.2f}",
             human(int(number(row, "params"))),
@@ -76,9 +78,14 @@ def _print_family(prototype: Row, networks: list[Row]) -> None:
             ratio(number(row, "information_density"), number(prototype, "information_density")),
             ratio(number(prototype, "macs"), number(row, "macs")),
             ratio(number(prototype, "params"), number(row, "params")),
-            "yes" if row["feasible"] else "no",
-            str(row["architecture_hash"]),
         ]
+        if on_device:
+            found += [
+                f"{number(row, 'latency_ms'):.3g}",
+                f"{number(row, 'energy_mj'):.3g}",
+                ratio(number(prototype, "energy_mj"), number(row, "energy_mj")),
+            ]
+        return [*found, "yes" if row["feasible"] else "no", str(row["architecture_hash"])]
 
     print_table(
         [
@@ -91,6 +98,7 @@ def _print_family(prototype: Row, networks: list[Row]) -> None:
             ">density x",
             ">MACs /",
             ">params /",
+            *([">latency [ms]", ">energy [mJ]", ">energy /"] if on_device else []),
             "feasible",
             "architecture",
         ],
@@ -114,6 +122,7 @@ def _generate(arguments: argparse.Namespace) -> int:
     seeds = Seeds(arguments.seeds)
     generator = Generator(read_network(arguments.generator, arguments.weights))
     requirements = ", ".join(map(str, generator.materializer.requirements))
+    model = next(iter(generator.materializer.meter.models.values()), None)
     folder = _empty_folder(arguments.out, force=arguments.force)
     hashes: set[str] = set()
     feasible = 0
@@ -121,7 +130,7 @@ def _generate(arguments: argparse.Namespace) -> int:
         meet = f" that meet {requirements}" if requirements and not arguments.no_repair else ""
         listener.stage(f"generating {len(seeds)} network{'s' if len(seeds) != 1 else ''}{meet}")
         for done, seed in enumerate(seeds, 1):
-            row = _emit(generator, seed, folder, repair=not arguments.no_repair)
+            row = _emit(generator, seed, folder, model, repair=not arguments.no_repair)
             hashes.add(str(row["architecture_hash"]))
             feasible += bool(row["feasible"])
             if arguments.json:
@@ -132,8 +141,10 @@ def _generate(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _emit(generator: Generator, seed: int, folder: Path, *, repair: bool) -> dict[str, object]:
-    """Writes the network of a seed and returns its row."""
+def _emit(generator: Generator, seed: int, folder: Path, model: CostModel | None, *, repair: bool) -> dict[str, object]:
+    """Writes the network of a seed and returns its row; with the model of a device, latency and energy there."""
+    from gensynth.synth.devices import device_figures
+
     decided = generator.decide(seed, repair=repair)
     verify(decided.graph)
     path = folder / f"seed-{seed:06d}.gsir"
@@ -146,7 +157,8 @@ def _emit(generator: Generator, seed: int, folder: Path, *, repair: bool) -> dic
         "peak_memory_bytes": decided.totals.peak_memory,
         "information_density": None,
         "netscore": None,
-        "feasible": generator.materializer.violation(decided.totals) == 0.0,
+        **device_figures(decided.graph, model),
+        "feasible": generator.materializer.violation(decided.costs) == 0.0,
         "path": str(path),
     }
 

@@ -1,4 +1,4 @@
-"""Commands on one network or two: `prototype`, `cost`, `show`, `diff`, `import`."""
+"""Commands on one network or two: `prototype`, `show`, `diff`, `import`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from pathlib import Path
 
 from gensynth.ir import GenSynthError, Network, UsageError, to_text
 
-from .command import Command, positive, require_onnx, require_torch
+from .command import Command, require_onnx, require_torch
 from .files import STREAM, print_json, read_network, seed, write_network, write_text
-from .output import human, print_table
 
 __all__ = ["COMMANDS"]
 
@@ -38,72 +37,6 @@ def _prototype(arguments: argparse.Namespace) -> int:
     if arguments.seed is not None:
         network = Network(network.graph, initialize(network.graph, arguments.seed))
     write_network(network, arguments.output)
-    return 0
-
-
-def _cost_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("network", metavar="IN.gsir", help="the network; - for stdin")
-    parser.add_argument("--batch", type=positive, default=1, metavar="N", help="images at once (default 1)")
-    parser.add_argument("--json", action="store_true", help="totals and rows as one JSON object")
-
-
-def _cost(arguments: argparse.Namespace) -> int:
-    from gensynth.passes.cost import cost
-
-    graph = read_network(arguments.network).graph
-    report = cost(graph, arguments.batch)
-    if arguments.json:
-        rows = [
-            {
-                "name": row.name,
-                "op": row.op,
-                "type": str(row.type),
-                "macs": row.cost.macs,
-                "params": row.cost.params,
-                "weight_bytes": row.cost.weight_bytes,
-                "input_bytes": row.cost.input_bytes,
-                "output_bytes": row.cost.output_bytes,
-                "operations": row.cost.operations,
-            }
-            for row in report.rows
-        ]
-        print_json(
-            {
-                "network": graph.name,
-                "batch": report.batch,
-                "nodes": report.nodes,
-                "params": report.params,
-                "macs": report.macs,
-                "operations": report.operations,
-                "weight_bytes": report.weight_bytes,
-                "activation_bytes": report.activation_bytes,
-                "peak_memory_bytes": report.peak_memory,
-                "rows": rows,
-            }
-        )
-        return 0
-    print_table(
-        ["node", "op", "result", ">MACs", ">share", ">params", ">weights [B]", ">output [B]"],
-        [
-            [
-                row.name,
-                row.op,
-                str(row.type),
-                f"{row.cost.macs:,}",
-                f"{100 * row.cost.macs / report.macs:.1f}%" if report.macs else "-",
-                f"{row.cost.params:,}",
-                f"{row.cost.weight_bytes:,}",
-                f"{row.cost.output_bytes:,}",
-            ]
-            for row in report.rows
-        ],
-    )
-    print(
-        f"\n@{graph.name}, batch {report.batch}: {report.macs:,} MACs ({human(report.macs)}),"
-        f" {report.params:,} params ({human(report.params)}),"
-        f"\n  {report.weight_bytes:,} bytes of weights, {report.activation_bytes:,} bytes of activations,"
-        f" {report.peak_memory:,} bytes of them live at the peak"
-    )
     return 0
 
 
@@ -237,14 +170,6 @@ COMMANDS = (
         ),
         _prototype_arguments,
         _prototype,
-    ),
-    Command(
-        "cost",
-        "count MACs, parameters and memory, per node and in all",
-        ("gensynth cost resnet8.gsir", "gensynth cost resnet8.gsir --batch 16 --json"),
-        _cost_arguments,
-        _cost,
-        "1 MAC is one multiply-accumulate and 2 operations; weights are float32.",
     ),
     Command(
         "show",

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 from gensynth.ir import Network, UsageError, nearest
 
 from .command import Command
+from .costing import DEVICE_HELP, interval_text, number_text
 from .files import STREAM, add_weights, print_json, read_network, read_text, write_network
 from .output import human, print_table
 
 if TYPE_CHECKING:
-    from gensynth.passes import Instrument, Ledger, Pass, Rule, Verdict
+    from gensynth.passes import Instrument, Ledger, LedgerRow, Pass, Rule, Verdict
+    from gensynth.passes.cost import Interval
 
 __all__ = ["COMMANDS"]
 
@@ -42,8 +44,9 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--dump-ir", metavar="DIR", help="write the IR after every pass to DIR/NNN_pass.gsir")
     parser.add_argument(
-        "--ledger", action="store_true", help="print what every pass did to nodes, params, MACs, memory"
+        "--ledger", action="store_true", help="print what every pass did to nodes, params, MACs, bytes, memory"
     )
+    parser.add_argument("--device", metavar="D", help=f"the ledger, with latency and energy on a device: {DEVICE_HELP}")
     parser.add_argument(
         "--why",
         metavar="RULE",
@@ -53,7 +56,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _opt(arguments: argparse.Namespace) -> int:
-    from gensynth.passes import Ledger, PassManager
+    from gensynth.passes import PassManager
 
     if arguments.passes is None and arguments.why is None:
         raise UsageError("gensynth opt: --passes is missing", hint='write --passes "canonicalize", or --why RULE')
@@ -61,8 +64,9 @@ def _opt(arguments: argparse.Namespace) -> int:
         raise UsageError("the network and the JSON cannot both go to stdout", hint="give -o a file")
     passes = _pipeline(arguments.passes or "")
     rule = None if arguments.why is None else _rule(arguments.why)
-    ledger = Ledger()
-    instruments: list[Instrument] = [ledger] if arguments.ledger or arguments.json else []
+    ledger = _ledger(arguments.device)
+    told = arguments.ledger or arguments.device is not None
+    instruments: list[Instrument] = [ledger] if told or arguments.json else []
     instruments += _printers(arguments, passes)
     network = read_network(arguments.network, arguments.weights, seed=arguments.seed)
     network = PassManager(passes, instruments=instruments).run(network)
@@ -75,11 +79,18 @@ def _opt(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(_as_json(network, output, ledger, verdicts))
         return 0
-    if arguments.ledger:
+    if told:
         _print_ledger(ledger, to_stderr=output == STREAM)
     if rule is not None and verdicts is not None:
         _print_verdicts(rule, verdicts, to_stderr=output == STREAM)
     return 0
+
+
+def _ledger(device: str | None) -> Ledger:
+    from gensynth.passes import Ledger
+    from gensynth.passes.cost import cost_model
+
+    return Ledger() if device is None else Ledger(device=cost_model(device))
 
 
 def _pipeline(text: str) -> tuple[Pass, ...]:
@@ -141,30 +152,54 @@ def _as_json(
     return found
 
 
-def _print_ledger(ledger: Ledger, *, to_stderr: bool) -> None:
-    def change(old: int | None, new: int | None) -> str:
-        if new is None:
-            return "open"
-        return human(new) if old in (None, new) else f"{human(old)} -> {human(new)}"
+_COUNTS = {
+    "params": ">params",
+    "macs": ">MACs",
+    "weight_bytes": ">weights [B]",
+    "activation_bytes": ">activations [B]",
+    "peak_memory": ">peak memory [B]",
+}
+_ON_DEVICE = {"latency": ">latency [ms]", "energy": ">energy [mJ]"}
 
+
+def _print_ledger(ledger: Ledger, *, to_stderr: bool) -> None:
+    on_device = _ON_DEVICE if ledger.device is not None else {}
     rows = []
     for row in ledger.rows:
-        pairs = [
-            (getattr(row.before, name, None), getattr(row.after, name, None))
-            for name in ("params", "macs", "peak_memory")
-        ]
+        pairs = [(getattr(row.before, name, None), getattr(row.after, name, None)) for name in _COUNTS]
         rows.append(
             [
                 row.item,
-                change(row.nodes_before, row.nodes_after),
+                _change(row.nodes_before, row.nodes_after),
                 str(row.choices_after),
-                *(change(old, new) for old, new in pairs),
+                *(_change(old, new) for old, new in pairs),
+                *(_estimates(row, name) for name in on_device),
                 f"{1000 * row.seconds:.1f}",
                 "; ".join(row.notes) if row.changed else "no change",
             ]
         )
-    columns = ["pass", ">nodes", ">choices", ">params", ">MACs", ">peak memory [B]", ">ms", "notes"]
-    print_table(columns, rows, stream=sys.stderr if to_stderr else sys.stdout)
+    columns = ["pass", ">nodes", ">choices", *_COUNTS.values(), *on_device.values(), ">took [ms]", "notes"]
+    stream = sys.stderr if to_stderr else sys.stdout
+    print_table(columns, rows, stream=stream)
+    if ledger.device is not None:
+        print(f"on {ledger.device.text}; in brackets 90% intervals of what comes after the pass", file=stream)
+
+
+def _change(old: int | None, new: int | None) -> str:
+    if new is None:
+        return "open"
+    return human(new) if old in (None, new) else f"{human(old)} -> {human(new)}"
+
+
+def _estimates(row: LedgerRow, quantity: str) -> str:
+    """Returns latency or energy before and after a pass, the latter with its interval."""
+    old: Interval | None = getattr(row.estimate_before, quantity, None)
+    new: Interval | None = getattr(row.estimate_after, quantity, None)
+    if new is None:
+        return "open"
+    shown = interval_text(new)
+    before = "" if old is None else number_text(old.value)
+    return shown if before in ("", shown.partition(" ")[0]) else f"{before} -> {shown}"
 
 
 def _print_verdicts(rule: Rule, verdicts: tuple[Verdict, ...], *, to_stderr: bool) -> None:
@@ -185,6 +220,7 @@ COMMANDS = (
         (
             'gensynth opt resnet8.gsir --passes "fold-batch-norm,canonicalize" -o folded.gsir',
             'gensynth opt resnet8.gsir --passes "open-width,offer{rewrite=separate-conv}" --ledger -o generator.gsir',
+            'gensynth opt resnet8.gsir --passes "fold-batch-norm" --device tegra-x2-gpu:fp16 -o folded.gsir',
             "gensynth opt resnet8.gsir --why separate-conv",
         ),
         _arguments,

@@ -40,4 +40,8 @@ assert trained.accuracy is not None and trained.accuracy > 60.0
 target = load_target("jetson-nano-gpu")
 assert target.cuda is not None and target.cuda.arch == "sm_53"
 
+report = gs.cost(changed, device="jetson-nano-gpu:fp16:5W")
+assert report.latency.low < report.latency_ms < report.latency.high and report.energy_mj > 0.0
+assert report.latency_ms > gs.cost(changed, device="jetson-nano-gpu:fp16").latency_ms
+
 print("all plug-ins work")

@@ -7,6 +7,7 @@ Ops that only give values other names or places (`identity`, `concat`, ...) are 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
@@ -83,16 +84,6 @@ def only_renames(op: Op) -> bool:
     return isinstance(op, _RENAMING)
 
 
-class _Open:
-    """A kernel that may still grow: its nodes, and the index of the last of them."""
-
-    __slots__ = ("last", "nodes")
-
-    def __init__(self, node: Node, index: int) -> None:
-        self.nodes = [node]
-        self.last = index
-
-
 def group_nodes(
     graph: Graph, joins: Collection[type[Op]] = JOINING, free: Collection[type[Op]] = RENAMING
 ) -> list[list[Node]]:
@@ -109,41 +100,38 @@ def group_nodes(
         raise PassError(
             f"@{graph.name} has open choices, so it has no kernels yet", hint="materialize it with a seed first"
         )
-    reads: dict[str, int] = {value.name: 1 for value in graph.outputs}
-    for node in graph.nodes:
-        for value in node.operands:
-            reads[value.name] = reads.get(value.name, 0) + 1
-    kernels: list[_Open] = []
-    growing: dict[str, _Open] = {}
+    reads = Counter([value.name for node in graph.nodes for value in node.operands])
+    reads.update([value.name for value in graph.outputs])
+    kernels: list[list[Node]] = []
+    last: list[int] = []
+    growing: dict[str, int] = {}
+    in_order = True
     for index, node in enumerate(graph.nodes):
         kind = type(node.op)
         if kind in free:
             continue
         result = node.results[0]
-        host: _Open | None = None
+        host = -1
         if kind in joins:
             for value in node.operands:
-                maker = growing.get(value.name)
+                maker = growing.get(value.name, -1)
                 if (
-                    maker is not None
-                    and reads[value.name] == 1
+                    maker >= 0
                     and value.type is result.type
-                    and (host is None or maker.last > host.last)
+                    and reads[value.name] == 1
+                    and (host < 0 or last[maker] > last[host])
                 ):
                     host = maker
-        if host is None:
-            host = _Open(node, index)
-            kernels.append(host)
+        if host < 0:
+            host = len(kernels)
+            kernels.append([node])
+            last.append(index)
         else:
-            host.nodes.append(node)
-            host.last = index
+            kernels[host].append(node)
+            last[host] = index
+            in_order = in_order and host == len(kernels) - 1
         growing[result.name] = host
-    kernels.sort(key=_last)
-    return [kernel.nodes for kernel in kernels]
-
-
-def _last(kernel: _Open) -> int:
-    return kernel.last
+    return kernels if in_order else [kernels[host] for host in sorted(range(len(kernels)), key=last.__getitem__)]
 
 
 def group_kernels(graph: Graph) -> tuple[Kernel, ...]:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gensynth.ir import Graph, Network, PassError, UsageError, verify
-from gensynth.passes.cost import Totals, totals
+from gensynth.passes.cost import Costs, Meter, Totals
 
 from ..base import Pass, PassResult, option
 from ..canonicalize import canonicalize
@@ -17,9 +17,9 @@ from ..requirements import Requirement, parse_requirements
 from .inheritance import inherit_weights
 from .inlining import Inliner
 from .randomness import choice_counters, gumbel
-from .repair import Repairer, metric_value, violation
+from .repair import Repairer, violation
 
-__all__ = ["Decided", "Materialize", "Materializer", "metric_value"]
+__all__ = ["Decided", "Materialize", "Materializer"]
 
 
 _AT_ONCE = 64
@@ -31,7 +31,8 @@ class Decided:
     """A network of a generator and how it came about.
 
     `decisions` holds an index for every choice; `reached` those the network depends on; `repairs` the choices that
-    were moved to meet a requirement, as (choice id, drawn index, index).
+    were moved to meet a requirement, as (choice id, drawn index, index). `costs` are counts, and latency and energy on
+    the devices that requirements name.
     """
 
     seed: int
@@ -39,7 +40,12 @@ class Decided:
     decisions: Mapping[str, int]
     reached: Mapping[str, int]
     repairs: tuple[tuple[str, int, int], ...]
-    totals: Totals = field(repr=False)
+    costs: Costs = field(repr=False)
+
+    @property
+    def totals(self) -> Totals:
+        """The exact counts."""
+        return self.costs.totals
 
 
 class Materializer:
@@ -53,6 +59,7 @@ class Materializer:
         if requirements is None:
             requirements = parse_requirements(graph.requirements, f"@{graph.name}: require")
         self.requirements = tuple(item for item in requirements if item.computable)
+        self.meter = Meter(item.device for item in self.requirements if item.device is not None)
         counts = [len(info.labels) for info in graph.choices.values()]
         self._logits = np.full((len(counts), max(counts, default=1)), -np.inf)
         self._counters = choice_counters(self.identifiers, self._logits.shape[1])
@@ -92,7 +99,7 @@ class Materializer:
         """Returns the canonical network of some decisions, not verified."""
         return canonicalize(self.inliner.run(decisions, reached=reached))
 
-    def violation(self, found: Totals) -> float:
+    def violation(self, found: Costs | Totals) -> float:
         """Returns by how much requirements are missed: the sum of negative margins; 0 where all hold."""
         return violation(self.requirements, found)
 
@@ -105,7 +112,7 @@ class Materializer:
         decisions = self.draw(seed)
         reached: dict[str, int] = {}
         graph = self.build(decisions, reached)
-        found = totals(graph)
+        found = self.meter(graph)
         if not repair or self.violation(found) == 0.0:
             return Decided(seed, graph, decisions, reached, (), found)
         return self.repair(decisions, self.scores(seed), seed)
@@ -117,15 +124,12 @@ class Materializer:
             PassError: no network is found that meets them.
         """
         if self._repairer is None:
-            self._repairer = Repairer(self.build, self.graph.choices, self.most_likely(), self.requirements)
+            self._repairer = Repairer(self.build, self.graph.choices, self.most_likely(), self.requirements, self.meter)
         rows = {identifier: tuple(row) for identifier, row in zip(self.identifiers, scores.tolist(), strict=True)}
         state = self._repairer.repair(decisions, rows)
         if state.violation > 0.0:
-            missed = "; ".join(
-                f"{item} (got {metric_value(item.metric, state.totals):,.0f})"
-                for item in self.requirements
-                if not item.holds(metric_value(item.metric, state.totals))
-            )
+            values = [(item, item.value(state.costs)) for item in self.requirements]
+            missed = "; ".join(f"{item} (got {item.show(value)})" for item, value in values if not item.holds(value))
             raise PassError(
                 f"@{self.graph.name}: no network found near seed {seed} that meets {missed}",
                 hint="open smaller widths or cheaper alternatives, or relax the requirement",
@@ -135,7 +139,7 @@ class Materializer:
             for identifier, index in state.decisions.items()
             if index != decisions[identifier]
         )
-        return Decided(seed, state.graph, state.decisions, state.reached, repairs, state.totals)
+        return Decided(seed, state.graph, state.decisions, state.reached, repairs, state.costs)
 
     def from_decisions(self, decisions: Mapping[str, int]) -> Decided:
         """Returns the network of given decisions, repaired by the logits alone where it misses a requirement.

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from gensynth.ir import ChoiceInfo, Graph
-from gensynth.passes.cost import Totals, totals
+from gensynth.passes.cost import Costs, Meter, OnDevice, Totals
 
 from ..requirements import Requirement
 
-__all__ = ["Repairer", "State", "metric_value", "violation"]
+__all__ = ["Repairer", "State", "violation"]
 
 Scores = Mapping[str, Sequence[float]]
 """The score of each alternative, by choice id."""
@@ -22,16 +22,11 @@ LEAST_REGRET = 0.05
 """Moves that give up less score than this count alike, so that a free move of no use does not come first."""
 
 
-def metric_value(metric: str, found: Totals) -> float:
-    """Returns a computable metric from a network's totals (counts, bytes)."""
-    return float(getattr(found, {"weight_memory": "weight_bytes"}.get(metric, metric)))
-
-
-def violation(requirements: Sequence[Requirement], found: Totals) -> float:
+def violation(requirements: Sequence[Requirement], found: Costs | Totals) -> float:
     """Returns by how much requirements are missed: the sum of negative margins; 0 where all hold."""
     missed = 0.0
     for requirement in requirements:
-        value = metric_value(requirement.metric, found)
+        value = requirement.value(found)
         if not requirement.holds(value):
             missed += max(-requirement.margin(value), 1e-12)
     return missed
@@ -44,7 +39,7 @@ class State:
     decisions: dict[str, int]
     reached: dict[str, int]
     graph: Graph
-    totals: Totals
+    costs: Costs
     violation: float
 
 
@@ -57,12 +52,17 @@ class Repairer:
         choices: Mapping[str, ChoiceInfo],
         usual: Mapping[str, int],
         requirements: Sequence[Requirement],
+        meter: Meter,
     ) -> None:
-        """`build` makes the network of decisions and notes those it depends on; `usual` are the most likely ones."""
+        """`build` makes the network of decisions and notes those it depends on; `usual` are the most likely ones.
+
+        `meter` tells what networks cost, on every device of the requirements.
+        """
         self.build = build
         self.choices = choices
         self.usual = usual
         self.requirements = requirements
+        self.meter = meter
 
     def repair(self, decisions: Mapping[str, int], scores: Scores) -> State:
         """Returns a network near `decisions` that meets the requirements; the nearest miss where none is found.
@@ -85,7 +85,7 @@ class Repairer:
         """Returns the network of some decisions and what it costs."""
         reached: dict[str, int] = {}
         graph = self.build(decisions, reached)
-        found = totals(graph)
+        found = self.meter(graph)
         return State(dict(decisions), reached, graph, found, violation(self.requirements, found))
 
     def _moves(self, state: State) -> list[tuple[str, int]]:
@@ -112,26 +112,31 @@ class Repairer:
         best = min(tries, key=lambda tried: tried.violation, default=state)
         return best if best.violation < state.violation else None
 
-    def _estimate(self, state: State, identifier: str, index: int) -> Totals:
-        """Returns the totals expected when one choice moves: today's, scaled by the ratio of its measured effects."""
+    def _estimate(self, state: State, identifier: str, index: int) -> Costs:
+        """Returns the costs expected when one choice moves: today's, scaled by the ratio of its measured effects."""
         before, after = self.effects[identifier, state.decisions[identifier]], self.effects[identifier, index]
-        return Totals(
-            *[
-                int(value * (new / old)) if old else value
-                for value, old, new in zip(state.totals, before, after, strict=True)
-            ]
+        counts = zip(state.costs.totals, before.totals, after.totals, strict=True)
+        return Costs(
+            Totals(*[int(value * (new / old)) if old else value for value, old, new in counts]),
+            {
+                device: OnDevice(
+                    value.latency_ms * (after.on[device].latency_ms / before.on[device].latency_ms),
+                    value.energy_mj * (after.on[device].energy_mj / before.on[device].energy_mj),
+                )
+                for device, value in state.costs.on.items()
+            },
         )
 
     @cached_property
-    def effects(self) -> Mapping[tuple[str, int], Totals]:
-        """The totals with each choice at each alternative, all others at their most likely."""
+    def effects(self) -> Mapping[tuple[str, int], Costs]:
+        """The costs with each choice at each alternative, all others at their most likely."""
         usual = self.state(self.usual)
-        effects: dict[tuple[str, int], Totals] = {}
+        effects: dict[tuple[str, int], Costs] = {}
         for identifier, info in self.choices.items():
             for index in range(len(info.labels)):
                 moved = identifier in usual.reached and index != self.usual[identifier]
                 effects[identifier, index] = (
-                    self.state({**self.usual, identifier: index}).totals if moved else usual.totals
+                    self.state({**self.usual, identifier: index}).costs if moved else usual.costs
                 )
         return effects
 
@@ -159,10 +164,12 @@ class Repairer:
         """Orders networks by violation, then by the costs of which requirements want less (or more)."""
         costs = 0.0
         for requirement in self.requirements:
-            if not requirement.holds(metric_value(requirement.metric, state.totals)):
+            value = requirement.value(state.costs)
+            if not requirement.holds(value):
                 # A peak hides all that stands below it; what is below counts by the sum of all activations.
-                metric = "activation_bytes" if requirement.metric == "peak_memory" else requirement.metric
-                costs += metric_value(metric, state.totals) * (1 if requirement.sense == "<=" else -1)
+                if requirement.metric == "peak_memory":
+                    value = float(state.costs.totals.activation_bytes)
+                costs += value / (requirement.bound or 1.0) * (1 if requirement.sense == "<=" else -1)
         return state.violation, costs
 
     def _towards(self, goal: State, state: State, scores: Scores) -> State:

@@ -1,8 +1,8 @@
 """Calibration: a device's model from measurements, with held-out errors, intervals, and the range that was seen.
 
 The steps: the runtime's lowering is chosen where it is not known, the coefficients are fitted, and the fit is repeated
-with networks, and with families of networks, left out: what it says of those is the error that can be expected, and sets
-the width of the intervals (split conformal prediction over cross-validation residuals: Vovk, Gammerman and Shafer,
+with networks, and with families of networks, left out. What it says of those is the error that can be expected, and
+sets the width of the intervals (conformal prediction over cross-validation residuals: Vovk, Gammerman and Shafer,
 "Algorithmic Learning in a Random World", 2005; Barber et al., arXiv 1905.02928, section 2).
 """
 
@@ -124,8 +124,8 @@ def calibrate(
     """Returns the device calibrated to measurements.
 
     `device` is where the coefficients start: itself fitted before, or one that is like it. Runtimes that the
-    measurements name and the device lacks are added. `lowering`, where given, is that of all runtimes measured; else, with
-    `choose`, it is chosen among `LOWERINGS`, the device's own unless another is clearly better. `data` says in the
+    measurements name and the device lacks are added. `lowering`, where given, is that of all runtimes measured; else,
+    with `choose`, it is chosen among `LOWERINGS`, the device's own unless another is clearly better. `data` says in the
     device file where the measurements are from. Without `cross_validate` the device has no evidence, and no intervals.
 
     Raises:
@@ -150,7 +150,7 @@ def calibrate(
     held_out: list[HeldOut] = []
     if cross_validate:
         for by in ("network", "family"):
-            held_out += _leave_out(device, observations, prior, by, on_progress)
+            held_out += _leave_out(device, observations, prior, by, on_progress, near=fitted)
     fitted = _with_evidence(fitted, observations, held_out, data)
     return Calibration(fitted, tuple(measured), tuple(held_out), tried)
 
@@ -241,8 +241,12 @@ def _leave_out(
     by: str,
     on_progress: Callable[[str], None] = lambda text: None,
     folds: int = FOLDS,
+    near: Device | None = None,
 ) -> list[HeldOut]:
-    """Returns what fits say of the networks (or families) that they did not see; nothing where there is but one."""
+    """Returns what fits say of the networks (or families) that they did not see; nothing where there is but one.
+
+    Each fit starts near that to all observations, which saves most of its steps; where it ends does not depend on it.
+    """
     groups = sorted({getattr(item, by) for item in observations})
     if len(groups) < 2:
         return []
@@ -252,12 +256,13 @@ def _leave_out(
     else:
         parts = [[group] for group in groups]
     found: list[HeldOut] = []
+    near = fit_device(device, observations, prior) if near is None else near
     for number, part in enumerate(parts, 1):
         on_progress(f"held out by {by}: {number} of {len(parts)}")
         out = set(part)
         rest = [item for item in observations if getattr(item, by) not in out]
         rows = [row for row, item in enumerate(observations) if getattr(item, by) in out]
-        fitted = fit_device(device, rest, prior)
+        fitted = fit_device(device, rest, prior, near=near)
         found += _held_out(fitted, observations, rows, by)
     return found
 
@@ -345,7 +350,7 @@ def _evidence(
 
 
 def _slope(logs: Vector, sizes: Vector, groups: int) -> float:
-    """Returns how errors fall with size: s, where they go as size^-s; from 0 to 1.5, shrunk to 0 where networks are few."""
+    """Returns s where errors go as size^-s: from 0 to 1.5, shrunk to 0 where networks are few."""
     spread = np.log(sizes) - np.log(sizes).mean()
     if groups < 10 or not (spread**2).sum():
         return 1e-9
@@ -371,7 +376,7 @@ def _ranges(observations: Sequence[Observation]) -> dict[str, Range]:
 
 
 def known_devices_prior(devices: Sequence[Device], like: Device, *, base: Prior = FRESH) -> Prior:
-    """Returns a prior from devices already calibrated: the mean of their coefficients' logs, and how they vary together.
+    """Returns a prior from devices already calibrated: their coefficients' mean logs, and how these vary together.
 
     A common factor of all times is left as free as it is without knowledge of other devices. With two devices or fewer
     there is nothing to learn of how they vary: `base` it is.

@@ -15,8 +15,10 @@ __all__ = ["GroupError", "errors_by_group", "group_of", "spearman"]
 
 @dataclass(frozen=True)
 class GroupError:
-    """Errors of one group: median relative errors with networks, and with families, held out; Spearman's rank
-    correlation with networks held out (None for fewer than three); and the share of measurements that the intervals hold.
+    """Errors of one group: median relative errors with networks, and with families, held out.
+
+    Also Spearman's rank correlation with networks held out (None for fewer than three), and the share of measurements
+    that the intervals hold.
     """
 
     group: str

@@ -11,8 +11,8 @@ from typing import NamedTuple
 from gensynth.ir import Graph, UsageError, nearest
 
 from .device import Condition, Device, Evidence, Range, load_device
-from .model import FILLING, Effective, effective
-from .workload import KINDS, Kernel, KernelShape, kernels_of
+from .model import FILLING, SHARING, Effective, effective
+from .workload import KINDS, Kernel, KernelShape, kernel_shapes, kernels_of
 
 __all__ = ["CostModel", "Estimate", "Interval", "KernelEstimate", "cost_model", "parse_device"]
 
@@ -136,8 +136,8 @@ class CostModel:
     @property
     def text(self) -> str:
         """The device and the condition, as `parse_device` reads them."""
-        found = f"{self.device.name}:{self.condition.precision}:{self.condition.power_mode}:{self.condition.runtime}"
-        return found
+        condition = self.condition
+        return f"{self.device.name}:{condition.precision}:{condition.power_mode}:{condition.runtime}"
 
     def totals(self, graph: Graph) -> tuple[float, float]:
         """Returns milliseconds and millijoules of a run, and nothing more: for the inner loop of synthesis.
@@ -147,10 +147,10 @@ class CostModel:
         """
         latency, energy = self._overhead, self._static * self._overhead
         costs = self._costs
-        for kernel in kernels_of(graph, self.lowering):
-            found = costs.get(kernel.shape)
+        for shape in kernel_shapes(graph, self.lowering):
+            found = costs.get(shape)
             if found is None:
-                found = self._cost(kernel.shape)
+                found = self._cost(shape)
             latency += found.latency
             energy += found.energy
         return latency, energy
@@ -182,11 +182,9 @@ class CostModel:
         launch *= 1e-3
         compute = shape.macs * given.batch / rate * 1e-6
         if shape.kind in FILLING:
-            compute *= (
-                (1.0 + given.pixels / max(shape.outputs * given.batch, 1))
-                * (1.0 + given.reduction / max(shape.reduction, 1))
-                * (1.0 + given.channels / shape.channels)
-            )
+            compute *= 1.0 + given.pixels / max(shape.outputs * given.batch, 1)
+        if shape.kind in SHARING:
+            compute *= (1.0 + given.reduction / max(shape.reduction, 1)) * (1.0 + given.channels / shape.channels)
         activations = (shape.read + shape.written) * given.batch * given.element
         hit = 1.0 / (1.0 + (2.0 * activations / given.cache) ** 2)
         moved = shape.weights * given.element + activations * (1.0 - hit + hit / given.cached)

@@ -1,22 +1,22 @@
 """Fitting a device's coefficients to measurements: the most probable ones under log-normal priors.
 
 Minimized is the sum of squares of (log predicted - log measured) / noise, each row weighed down where it lies far off
-(iteratively reweighted, for the smooth L1 loss), and of (log coefficient - log prior) / deviation. All that is fitted is
-positive, so logs are what is free. Rows of one network under several conditions share the model's error in it, and
+(iteratively reweighted, for the smooth L1 loss), and of (log coefficient - log prior) / deviation. All that is fitted
+is positive, so logs are what is free. Rows of one network under several conditions share the model's error in it, and
 count accordingly less.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from .device import Condition, Device
-from .model import Effective, Shapes, bytes_moved, effective, terms
+from .model import Effective, Shapes, bytes_moved, effective, terms, unfilled
 from .workload import KINDS, KernelShape
 
 __all__ = ["Observation", "Prior", "Table", "fit_device", "misfit", "predict"]
@@ -49,8 +49,8 @@ class Prior:
     """What is believed of coefficients before measuring: deviations of their logs, by name.
 
     `scales` are for those that set the size of everything (launch, rate, bandwidth, ...), `ratios` for how kinds of
-    kernels differ, `clocks` for what a power mode is known to do. `covariance`, over `names`, replaces single deviations
-    where devices already known tell how coefficients vary together; `centre` are the logs it is centred on.
+    kernels differ, `clocks` for what a power mode is known to do. `covariance`, over `names`, replaces single
+    deviations where devices already known tell how coefficients vary together; `centre` are the logs it is centred on.
     """
 
     scales: float = 1.2
@@ -136,10 +136,7 @@ class _Group:
         """Returns milliseconds and their derivatives by free logs, millijoules and theirs."""
         shapes, counts = self.table.shapes, self.table.counts
         launch = given.launch[shapes.kind] * 1e-3
-        outputs = np.maximum(shapes.outputs * given.batch, 1.0)
-        by_pixels = np.where(shapes.fills, given.pixels / outputs, 0.0)
-        by_reduction = np.where(shapes.fills, given.reduction / np.maximum(shapes.reduction, 1.0), 0.0)
-        by_channels = np.where(shapes.fills, given.channels / shapes.channels, 0.0)
+        by_pixels, by_reduction, by_channels = unfilled(shapes, given)
         compute = (
             shapes.macs * given.batch / given.rate[shapes.kind] * 1e-6
             * (1.0 + by_pixels) * (1.0 + by_reduction) * (1.0 + by_channels)
@@ -210,41 +207,76 @@ def _free_names(device: Device, observations: Sequence[Observation]) -> list[str
 _WITH_MACS = frozenset({"conv3x3", "conv1x1", "conv", "conv_transpose", "grouped", "depthwise", "dense", "other"})
 
 
-def fit_device(device: Device, observations: Sequence[Observation], prior: Prior, *, robust: bool = True) -> Device:
+def fit_device(
+    device: Device, observations: Sequence[Observation], prior: Prior, *, near: Device | None = None
+) -> Device:
     """Returns the device with the most probable coefficients given measurements.
 
-    The device's own coefficients are the centre of the prior, unless the prior has a centre of its own.
+    The device's own coefficients are the centre of the prior, unless the prior has a centre of its own. `near` is a
+    device whose coefficients are near those sought, from which the search then starts.
 
     Raises:
         ValueError: there are no observations.
     """
-    from scipy.optimize import least_squares
-
     if not observations:
         raise ValueError("no observations")
-    names = {name: position for position, name in enumerate(_free_names(device, observations))}
+    # What other devices tell of, and these measurements do not, moves along with what they do tell of.
+    told = [name for name in prior.names if name.split(".")[0] not in ("runtime", "mode", "precision")]
+    free = dict.fromkeys([*_free_names(device, observations), *told])
+    names = {name: position for position, name in enumerate(free)}
     centre = np.log([device.coefficient(name) for name in names])
     whitener = _whitener(prior, names, centre)
     groups, measured, weight = _rows(observations, names)
     logs = np.log(measured)
     reweights = np.ones(len(logs))
-    at = centre + _starting_shift(device, observations, names)
-    for _ in range(_REWEIGHTINGS if robust else 1):
-        state: dict[str, Vector] = {}
+    if near is None:
+        at = centre + _starting_shift(device, observations, names)
+    else:
+        at = np.log([near.coefficient(name) for name in names])
+    precision = whitener.T @ whitener
 
-        def residuals(point: Vector, state: dict[str, Vector] = state, factor: Vector = reweights) -> Vector:
-            logs_predicted, slope = _evaluate(device, names, point, groups, len(logs))
-            scale = weight * factor
-            state["slope"] = np.concatenate([slope * scale[:, None], whitener])
-            return np.concatenate([(logs_predicted - logs) * scale, whitener @ (point - centre)])
+    def evaluate(point: Vector) -> tuple[Vector, Vector]:
+        predicted, slope = _evaluate(device, names, point, groups, len(logs))
+        return predicted - logs, slope
 
-        def slopes(point: Vector, state: dict[str, Vector] = state) -> Vector:
-            return state["slope"]
-
-        at = least_squares(residuals, at, jac=slopes, max_nfev=_ITERATIONS, xtol=1e-6, ftol=1e-6).x
-        predicted, _ = _evaluate(device, names, at, groups, len(logs))
-        reweights = (1.0 + ((predicted - logs) * weight) ** 2) ** -0.25
+    for _ in range(_REWEIGHTINGS):
+        at, off = _minimize(evaluate, at, (weight * reweights) ** 2, centre, precision)
+        reweights = (1.0 + (off * weight) ** 2) ** -0.25
     return with_coefficients(device, names, at)
+
+
+def _minimize(
+    evaluate: Callable[[Vector], tuple[Vector, Vector]], at: Vector, weight: Vector, centre: Vector, precision: Vector
+) -> tuple[Vector, Vector]:
+    """Returns where sum(weight off^2) + (x - centre)' precision (x - centre) is least, and `off` there.
+
+    Levenberg and Marquardt's method (Nocedal and Wright, "Numerical Optimization", 2006, section 10.3) by the normal
+    equations, which the prior keeps well-conditioned: measurements may be ten thousand, coefficients are a hundred.
+    `evaluate` gives `off` and its derivatives.
+    """
+
+    def cost(off: Vector, point: Vector) -> float:
+        return float(weight @ off**2 + (point - centre) @ precision @ (point - centre))
+
+    off, slope = evaluate(at)
+    least, damping = cost(off, at), 1e-3
+    for _ in range(_ITERATIONS):
+        gradient = slope.T @ (weight * off) + precision @ (at - centre)
+        curvature = (slope * weight[:, None]).T @ slope + precision
+        step = np.linalg.solve(curvature + damping * np.diag(np.diag(curvature)), -gradient)
+        trial = at + np.clip(step, -2.0, 2.0)
+        trial_off, trial_slope = evaluate(trial)
+        found = cost(trial_off, trial)
+        if found < least:
+            gained = least - found
+            at, off, slope, least, damping = trial, trial_off, trial_slope, found, max(damping / 5.0, 1e-9)
+            if gained < 1e-4 * least + 1e-9:
+                break
+        elif damping > 1e8:
+            break
+        else:
+            damping *= 8.0
+    return at, off
 
 
 def misfit(start: Device, fitted: Device, observations: Sequence[Observation], prior: Prior) -> float:

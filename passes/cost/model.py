@@ -8,9 +8,9 @@ A kernel takes
 
 The cube root is a smooth maximum of compute and memory (a roofline: Williams, Waterman and Patterson, "Roofline", CACM
 52(4), 2009) whose corner is rounded. The three factors of `compute` say how far a convolution fills the device: by its
-outputs (blocks of threads), by the products summed for one, and by the channels that share a load; dense layers have
-none of them, since their weights bound them. `hit` is the share of activations that the cache serves. A network takes an
-overhead and its kernels' times. Its energy is
+outputs (blocks of threads), by the products summed for one, and by the channels that share a load. Dense layers have
+none of them, since their weights bound them; depthwise and grouped convolutions have the first alone. `hit` is the
+share of activations that the cache serves. A network takes an overhead and its kernels' times. Its energy is
 
     E = static * t + sum of (mac * MACs + byte * bytes + kernel)
 
@@ -29,12 +29,14 @@ import numpy.typing as npt
 from .device import Condition, Device
 from .workload import KINDS, KernelShape
 
-__all__ = ["FILLING", "Effective", "Shapes", "Times", "effective", "kernel_energy", "kernel_times", "terms"]
+__all__ = ["FILLING", "SHARING", "Effective", "Shapes", "Times", "effective", "kernel_energy", "kernel_times", "terms"]
 
 Vector = npt.NDArray[np.float64]
 
 FILLING = frozenset({"conv3x3", "conv1x1", "conv", "conv_transpose", "grouped", "depthwise", "other"})
-"""Kinds of kernels whose rate depends on how far they fill the device."""
+"""Kinds of kernels whose rate depends on how many outputs they have."""
+SHARING = FILLING - {"grouped", "depthwise"}
+"""Kinds whose rate depends on their products an output and channels too; others have few of these by their nature."""
 
 _CLOCKS = {"launch": ("clock", -1), "rate": ("clock", 1), "bandwidth": ("memory", 1), "static": ("static", 1)}
 _CLOCKS |= dict.fromkeys(("mac", "byte", "kernel"), ("dynamic", 1))
@@ -122,7 +124,8 @@ class Shapes:
         self.kind = np.array([KINDS.index(shape.kind) for shape in self.shapes], dtype=np.int64)
         columns = np.array([shape[1:] for shape in self.shapes], dtype=np.float64).reshape(len(self.shapes), 8)
         self.macs, self.outputs, self.reduction, self.channels, self.read, self.written, self.weights, _ = columns.T
-        self.fills = np.array([shape.kind in FILLING for shape in self.shapes], dtype=bool)
+        self.fills = np.array([shape.kind in FILLING for shape in self.shapes], dtype=np.float64)
+        self.shares = np.array([shape.kind in SHARING for shape in self.shapes], dtype=np.float64)
 
 
 class Times(NamedTuple):
@@ -138,17 +141,21 @@ class Times(NamedTuple):
 def kernel_times(shapes: Shapes, given: Effective) -> Times:
     """Returns the time of every kernel, in milliseconds."""
     launch = given.launch[shapes.kind] * 1e-3
-    filling = np.where(
-        shapes.fills,
-        (1.0 + given.pixels / np.maximum(shapes.outputs * given.batch, 1.0))
-        * (1.0 + given.reduction / np.maximum(shapes.reduction, 1.0))
-        * (1.0 + given.channels / shapes.channels),
-        1.0,
-    )
+    by_pixels, by_reduction, by_channels = unfilled(shapes, given)
+    filling = (1.0 + by_pixels) * (1.0 + by_reduction) * (1.0 + by_channels)
     compute = shapes.macs * given.batch * filling / given.rate[shapes.kind] * 1e-6
     moved = bytes_moved(shapes, given)
     memory = moved / given.bandwidth[shapes.kind] * 1e-6
     return Times(launch + np.cbrt(compute**3 + memory**3), launch, compute, memory, moved)
+
+
+def unfilled(shapes: Shapes, given: Effective) -> tuple[Vector, Vector, Vector]:
+    """Returns pixels / outputs, reduction / products and channels / width of every kernel, 0 where one has no part."""
+    return (
+        shapes.fills * given.pixels / np.maximum(shapes.outputs * given.batch, 1.0),
+        shapes.shares * given.reduction / np.maximum(shapes.reduction, 1.0),
+        shapes.shares * given.channels / shapes.channels,
+    )
 
 
 def bytes_moved(shapes: Shapes, given: Effective) -> Vector:

@@ -1,4 +1,4 @@
-"""The cost of a whole network: totals for the inner loop of synthesis, and a report with a row per node."""
+"""The cost of a whole network: totals for the inner loop of synthesis, and a report by node, on a device by kernel."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from gensynth.ir import Graph, PassError, TensorType
+from gensynth.ir import Graph, PassError, TensorType, UsageError
 
 from ..analyses.liveness import peak_memory
 from .counts import NodeCost, node_cost
+from .estimating import CostModel, Estimate, Interval, KernelEstimate
 
 __all__ = ["CostReport", "CostRow", "Totals", "cost", "totals"]
 
@@ -42,11 +43,16 @@ class CostRow:
 
 @dataclass(frozen=True)
 class CostReport:
-    """What a network costs, in all and per node; see `Totals` for what is counted."""
+    """What a network costs, in all and per node; see `Totals` for what is counted.
+
+    `estimate` is what a run takes on a device, where the report was asked for one; latency, energy and the kernels are
+    of a whole batch.
+    """
 
     graph: Graph
     batch: int
     totals: Totals
+    estimate: Estimate | None = None
 
     @property
     def macs(self) -> int:
@@ -82,6 +88,59 @@ class CostReport:
     def nodes(self) -> int:
         """The number of nodes."""
         return len(self.graph.nodes)
+
+    @property
+    def latency(self) -> Interval:
+        """Milliseconds of a run, and the interval that holds what would be measured with a probability of 90%."""
+        return self._estimated("latency").latency
+
+    @property
+    def latency_ms(self) -> float:
+        """Milliseconds of a run."""
+        return self._estimated("latency_ms").latency_ms
+
+    @property
+    def energy(self) -> Interval:
+        """Millijoules of a run, and the interval that holds what would be measured with a probability of 90%."""
+        return self._estimated("energy").energy
+
+    @property
+    def energy_mj(self) -> float:
+        """Millijoules of a run."""
+        return self._estimated("energy_mj").energy_mj
+
+    @property
+    def power_w(self) -> float:
+        """Watts drawn meanwhile."""
+        return self._estimated("power_w").power_w
+
+    @property
+    def inferences_per_second(self) -> float:
+        """Samples a second, one run after another."""
+        return self._estimated("inferences_per_second").inferences_per_second
+
+    @property
+    def inferences_per_joule(self) -> float:
+        """Samples a joule."""
+        return self._estimated("inferences_per_joule").inferences_per_joule
+
+    @property
+    def kernels(self) -> tuple[KernelEstimate, ...]:
+        """What each kernel takes, in the order in which they run."""
+        return self._estimated("kernels").kernels
+
+    @property
+    def outside(self) -> tuple[str, ...]:
+        """In what the network lies outside what the device's model was fitted to, in words."""
+        return self._estimated("outside").outside
+
+    def _estimated(self, name: str) -> Estimate:
+        if self.estimate is None:
+            raise UsageError(
+                f"@{self.graph.name}: '{name}' is known on a device only, and none was given",
+                hint='name one, such as gs.cost(net, device="tegra-x2-gpu"); `gensynth devices` lists them',
+            )
+        return self.estimate
 
     @cached_property
     def rows(self) -> tuple[CostRow, ...]:
@@ -130,10 +189,16 @@ def totals(graph: Graph, batch: int = 1) -> Totals:
     return Totals(macs, params, weight_bytes, operations, activation_bytes, peak_memory(graph, batch))
 
 
-def cost(graph: Graph, batch: int = 1) -> CostReport:
-    """Returns what a network costs at a batch size, in all and per node.
+def cost(graph: Graph, batch: int = 1, *, model: CostModel | None = None) -> CostReport:
+    """Returns what a network costs at a batch size, in all and per node; with a model also per kernel on its device.
 
     Raises:
         PassError: the graph is a generator, or an op has no rule.
+        UsageError: the model is of another batch.
     """
-    return CostReport(graph, batch, totals(graph, batch))
+    if model is not None and model.condition.batch != batch:
+        raise UsageError(
+            f"the costs are for a batch of {batch}, the model of {model.device.name} for {model.condition.batch}",
+            hint=f"make the model with cost_model(..., batch={batch})",
+        )
+    return CostReport(graph, batch, totals(graph, batch), None if model is None else model.estimate(graph))

@@ -7,7 +7,7 @@ energy depend.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -47,7 +47,7 @@ from ..fold_zeros import cut_zeros, fold_zeros
 from ..rewriting import with_operands
 from .counts import node_cost
 
-__all__ = ["KINDS", "LOWERINGS", "Kernel", "KernelShape", "Lowering", "kernel_shape", "kernels_of"]
+__all__ = ["KINDS", "LOWERINGS", "Kernel", "KernelShape", "Lowering", "kernel_shape", "kernel_shapes", "kernels_of"]
 
 KINDS = (
     "conv3x3",
@@ -73,8 +73,8 @@ KINDS = (
 )
 """What a kernel is by the op that begins it. `conv` is a convolution of another size than 3 x 3 and 1 x 1; `grouped`
 has fewer than `FEW_CHANNELS` channels a group, `depthwise` one; `fresh_sum` is a sum whose last operand a convolution
-has just made for it alone, which some runtimes do in part along with it; `copy` moves (concat, pad, split where they take a
-kernel), `skip` is an identity that takes one; `other` is an op that is not GenSynth's own."""
+has just made for it alone, which some runtimes do in part along with it; `copy` moves (concat, pad, split where they
+take a kernel), `skip` is an identity that takes one; `other` is an op that is not GenSynth's own."""
 
 FEW_CHANNELS = 8
 
@@ -139,7 +139,7 @@ LOWERINGS: Mapping[str, Lowering] = {
     "eager": Lowering(joins=("norms",), zeros="kept", equal_pools_merged=False),
 }
 """Lowerings by name. `fused` is a compiler's, GenSynth's own among them; where `folded` ones differ from it, sums are
-kernels of their own; `eager` ones run op by op. A fit to measurements chooses among them where nothing else is known."""
+kernels of their own; `eager` ones run op by op. A fit to measurements chooses among them where nothing is known."""
 
 
 class KernelShape(NamedTuple):
@@ -196,7 +196,7 @@ _KINDS: Mapping[type[Op], str] = {
 }
 
 _shapes: dict[tuple[Op, tuple[TensorType, ...]], KernelShape] = {}
-_joined: dict[tuple[KernelShape, KernelShape, bool], KernelShape] = {}
+_joined: dict[tuple[KernelShape, KernelShape], KernelShape] = {}
 
 
 def kernel_shape(op: Op, operand_types: tuple[TensorType, ...], result_types: tuple[TensorType, ...]) -> KernelShape:
@@ -245,11 +245,10 @@ def _join(first: KernelShape, step: KernelShape) -> KernelShape:
 
 
 def _shape_of(node: Node) -> KernelShape:
-    facts = node.facts
-    found = facts.get("kernel")
+    found = node.facts.get("kernel")
     if found is None:
         found = kernel_shape(node.op, node.operand_types, tuple([value.type for value in node.results]))
-        facts["kernel"] = found
+        node.facts["kernel"] = found
     return found  # type: ignore[return-value]
 
 
@@ -261,36 +260,46 @@ def kernels_of(graph: Graph, lowering: Lowering = LOWERINGS["fused"]) -> list[Ke
     Raises:
         PassError: the graph is a generator, or an op has no rule.
     """
+    groups, shapes = _lowered(graph, lowering)
+    return [Kernel(shape, tuple(nodes)) for shape, nodes in zip(shapes, groups, strict=True)]
+
+
+def kernel_shapes(graph: Graph, lowering: Lowering = LOWERINGS["fused"]) -> list[KernelShape]:
+    """Returns the shapes of `kernels_of` alone, for the inner loop of synthesis."""
+    return _lowered(graph, lowering)[1]
+
+
+def _lowered(graph: Graph, lowering: Lowering) -> tuple[list[list[Node]], list[KernelShape]]:
     joins, free = _sets(lowering)
-    if lowering.zeros != "kept":
+    kinds = {type(node.op) for node in graph.nodes}
+    if Pad in kinds and lowering.zeros != "kept":
         graph = fold_zeros(graph) if lowering.zeros == "removed" else cut_zeros(graph)
-    if lowering.equal_pools_merged:
+    if lowering.equal_pools_merged and (AvgPool in kinds or MaxPool in kinds):
         graph = _with_equal_pools_merged(graph)
-    found: list[Kernel] = []
     groups = group_nodes(graph, joins, free)
-    fresh = _fresh(groups)
+    shapes = []
     for nodes in groups:
         shape = _shape_of(nodes[0])
-        if (
-            shape.kind == "sum"
-            and nodes[0].operands[-1].name in fresh
-            and len(graph.users[nodes[0].operands[-1].name]) == 1
-        ):
-            shape = shape._replace(kind="fresh_sum")
         for node in nodes[1:]:
             if type(node.op) is not BatchNorm:
                 step = _shape_of(node)
-                joined = _joined.get((shape, step, True))
+                joined = _joined.get((shape, step))
                 if joined is None:
-                    joined = _joined[shape, step, True] = _join(shape, step)
+                    joined = _joined[shape, step] = _join(shape, step)
                 shape = joined
-        found.append(Kernel(shape, tuple(nodes)))
-    return found
+        shapes.append(shape)
+    if Add in kinds and Add not in joins:
+        _mark_fresh_sums(graph, groups, shapes)
+    return groups, shapes
 
 
-def _fresh(groups: list[list[Node]]) -> set[str]:
-    """Returns the values that convolutions make."""
-    return {nodes[-1].result.name for nodes in groups if isinstance(nodes[0].op, Conv2d)}
+def _mark_fresh_sums(graph: Graph, groups: Sequence[Sequence[Node]], shapes: list[KernelShape]) -> None:
+    made = {nodes[-1].result.name for nodes in groups if type(nodes[0].op) is Conv2d}
+    for index, nodes in enumerate(groups):
+        first = nodes[0]
+        operand = first.operands[-1].name if type(first.op) is Add else ""
+        if operand in made and len(graph.users[operand]) == 1:
+            shapes[index] = shapes[index]._replace(kind="fresh_sum")
 
 
 _memo: dict[Lowering, tuple[frozenset[type[Op]], frozenset[type[Op]]]] = {}
@@ -304,13 +313,15 @@ def _sets(lowering: Lowering) -> tuple[frozenset[type[Op]], frozenset[type[Op]]]
 
 
 def _with_equal_pools_merged(graph: Graph) -> Graph:
+    pools = [node for node in graph.nodes if type(node.op) in (AvgPool, MaxPool)]
+    if len(pools) < 2:
+        return graph
     first: dict[tuple[Op, str], Value] = {}
     instead: dict[str, Value] = {}
-    for node in graph.nodes:
-        if isinstance(node.op, (AvgPool, MaxPool)):
-            value = first.setdefault((node.op, node.operands[0].name), node.result)
-            if value is not node.result:
-                instead[node.result.name] = value
+    for node in pools:
+        value = first.setdefault((node.op, node.operands[0].name), node.result)
+        if value is not node.result:
+            instead[node.result.name] = value
     if not instead:
         return graph
     nodes = [

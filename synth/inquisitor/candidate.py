@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gensynth.ir import Graph
-from gensynth.passes.cost import Totals
+from gensynth.passes.cost import Costs, Totals
 
 __all__ = ["Candidate", "distances", "linear_features"]
 
@@ -23,16 +23,22 @@ class Candidate:
     """One network under consideration.
 
     `labels` says what every choice the generator ever had came to: the alternative's label, or `UNREACHED`; `scores`
-    are training-free scores of its probe; `accuracy` is in percent, once it has been trained.
+    are training-free scores of its probe; `accuracy` is in percent, once it has been trained. `costs` are those on
+    every device that requirements or the performance function name.
     """
 
     seed: int
     hash: str
     graph: Graph = field(repr=False)
     labels: Mapping[str, str] = field(repr=False)
-    totals: Totals = field(repr=False)
+    costs: Costs = field(repr=False)
     scores: Mapping[str, float] | None = None
     accuracy: float | None = None
+
+    @property
+    def totals(self) -> Totals:
+        """The exact counts."""
+        return self.costs.totals
 
     def probed(self, scores: Mapping[str, float]) -> Candidate:
         """Returns the candidate with the scores of its probe."""

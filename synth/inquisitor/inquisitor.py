@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from gensynth.ir import Graph, Network, UsageError
-from gensynth.passes import Requirement, metric_value, run_pipeline
-from gensynth.passes.cost import Totals
-from gensynth.synth.performance import PERFORMANCE, Outcome
+from gensynth.passes import Requirement, run_pipeline
+from gensynth.passes.cost import Costs, Meter, Totals
+from gensynth.synth.performance import PERFORMANCE, Outcome, Performance
 
 from .candidate import UNREACHED, Candidate
-from .reasons import Reason, ReasonFigures
+from .reasons import LabelFigures, Reason, ReasonFigures
 from .surrogate import Posterior, Surrogate
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class Inquisitor:
 
     def __init__(
         self,
-        performance: Callable[[Outcome], float],
+        performance: Performance | Callable[[Outcome], float],
         requirements: Sequence[Requirement],
         *,
         validation_size: int,
@@ -108,6 +108,9 @@ class Inquisitor:
         """Starts with no observations. `validation_size` is the number of images accuracies are measured on."""
         self.performance = performance
         self.requirements = tuple(requirements)
+        self.device = performance.device if isinstance(performance, Performance) else None
+        devices = [item.device for item in self.requirements]
+        self.meter = Meter(name for name in (*devices, self.device) if name is not None)
         self.validation_size = validation_size
         self.settings = settings or InquisitorSettings()
         self.candidates: dict[str, Candidate] = {}
@@ -136,31 +139,33 @@ class Inquisitor:
     def value(self, candidate: Candidate) -> float:
         """Returns U of a trained candidate."""
         assert candidate.accuracy is not None
-        return self._values(candidate.totals, candidate.accuracy)[0]
+        return self._values(candidate.costs, candidate.accuracy)[0]
 
     def meets_requirements(self, candidate: Candidate) -> bool:
         """Whether a trained candidate meets every requirement."""
         assert candidate.accuracy is not None
-        return self.holds(candidate.totals, candidate.accuracy)
+        return self.holds(candidate.costs, candidate.accuracy)
 
-    def holds(self, totals: Totals, accuracy: float) -> bool:
+    def holds(self, found: Costs | Totals, accuracy: float) -> bool:
         """Whether every requirement holds for a network of these costs and this accuracy [percent]."""
         for requirement in self.requirements:
-            if requirement.computable and not requirement.holds(metric_value(requirement.metric, totals)):
+            if requirement.computable and not requirement.holds(requirement.value(found)):
                 return False
-        return self._values(totals, accuracy)[1]
+        return self._meets(Outcome.of(accuracy, found))
 
     # Judging.
 
-    def _values(self, totals: Totals, accuracy: float) -> tuple[float, bool]:
+    def _values(self, costs: Costs, accuracy: float) -> tuple[float, bool]:
         """Returns U at an accuracy [percent], and whether the requirements hold that need one."""
-        outcome = Outcome(accuracy, totals.params, totals.macs)
-        holds = all(
+        outcome = Outcome.of(accuracy, costs, self.device)
+        return self.performance(outcome), self._meets(outcome)
+
+    def _meets(self, outcome: Outcome) -> bool:
+        return all(
             requirement.holds(PERFORMANCE[requirement.metric](outcome))
             for requirement in self.requirements
             if not requirement.computable
         )
-        return self.performance(outcome), holds
 
     def judge(self, pool: Sequence[Candidate], suppose: Sequence[str] = ()) -> Judgement:
         """Returns what is expected of the candidates of `pool`, after supposing some (by hash) to be trained."""
@@ -182,7 +187,7 @@ class Inquisitor:
         improvement = np.zeros(len(pool))
         for row, candidate in enumerate(pool):
             for accuracy, weight in zip(accuracies[row], weights, strict=True):
-                value, holds = self._values(candidate.totals, float(accuracy))
+                value, holds = self._values(candidate.costs, float(accuracy))
                 performance[row] += weight * value
                 if holds:
                     feasible[row] += weight
@@ -196,7 +201,7 @@ class Inquisitor:
         medians = posterior.accuracy()
         values = []
         for index in trained:
-            value, holds = self._values(everyone[index].totals, float(medians[index]))
+            value, holds = self._values(everyone[index].costs, float(medians[index]))
             if holds:
                 values.append(value)
         return max(values) if values else None
@@ -302,17 +307,20 @@ class Inquisitor:
         self, pool: Sequence[Candidate], judged: Judgement, weights: Vector, identifier: str, labels: tuple[str, ...]
     ) -> ReasonFigures:
         """Returns, per alternative, means over the pool's networks that take it."""
+        named = self.device or next(iter(self.meter.models), None)
         accuracy = judged.posterior.accuracy()
-        found: dict[str, tuple[int, float, float, float, float]] = {}
+        found: dict[str, LabelFigures] = {}
         for label in labels:
             rows = [row for row, item in enumerate(pool) if item.labels.get(identifier, UNREACHED) == label]
             if rows:
-                found[label] = (
+                costs = [pool[row].costs for row in rows]
+                found[label] = LabelFigures(
                     len(rows),
                     float(judged.performance[rows].mean()),
                     float(accuracy[rows].mean()),
-                    float(np.mean([pool[row].totals.macs for row in rows])),
-                    float(np.mean([pool[row].totals.params for row in rows])),
+                    float(np.mean([item.totals.macs for item in costs])),
+                    float(np.mean([item.totals.params for item in costs])),
+                    None if named is None else float(np.mean([item.on[named].energy_mj for item in costs])),
                 )
         return ReasonFigures(found)
 
@@ -322,7 +330,7 @@ def _weigh(worth: Vector, family: int) -> Vector:
     if not len(worth):
         return worth
     target = math.log(min(family, max(1.0, 0.8 * len(worth))))
-    low, high = 1e-3, 1e3
+    low, high = 1e-3, max(1e3, 10.0 * float(np.ptp(worth)))
     weights = np.full(len(worth), 1.0 / len(worth))
     for _ in range(60):
         temperature = math.sqrt(low * high)

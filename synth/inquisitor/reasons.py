@@ -4,38 +4,62 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Reason", "ReasonFigures"]
+__all__ = ["LabelFigures", "Reason", "ReasonFigures"]
+
+
+class LabelFigures(NamedTuple):
+    """Means over the networks that take an alternative; energy in millijoules where a device is named."""
+
+    networks: int
+    value: float
+    accuracy: float
+    macs: float
+    params: float
+    energy: float | None = None
+
+    def costs(self) -> str:
+        """Returns the costs in words."""
+        text = f"{self.macs / 1e3:.1f}k MACs, {self.params / 1e3:.2f}k params"
+        return text if self.energy is None else f"{text}, {self.energy:.3g} mJ"
 
 
 @dataclass(frozen=True)
 class ReasonFigures:
-    """Per alternative of a choice, over the networks probed that take it: count, expected U, accuracy, MACs, params."""
+    """Figures per alternative of a choice, over the networks that take it."""
 
-    by_label: Mapping[str, tuple[int, float, float, float, float]]
+    by_label: Mapping[str, LabelFigures]
 
     def sentence(self, label: str) -> str:
         """Returns how networks with `label` compare with those of the other alternatives."""
         found = self.by_label.get(label)
         if found is None:
             return f"no network considered takes '{label}'"
-        count, value, accuracy, macs, params = found
         others = [figures for other, figures in self.by_label.items() if other != label]
         text = (
-            f"{count} networks take '{label}': expected U {value:.2f}, accuracy {accuracy:.2f}%,"
-            f" {macs / 1e3:.1f}k MACs, {params / 1e3:.2f}k params"
+            f"{found.networks} networks take '{label}': expected U {found.value:.2f}, accuracy {found.accuracy:.2f}%,"
+            f" {found.costs()}"
         )
         if others:
-            total = sum(figures[0] for figures in others)
-            means = [sum(figures[0] * figures[index] for figures in others) / total for index in range(1, 5)]
+            total = sum(figures.networks for figures in others)
+            means = LabelFigures(total, *[_mean(others, index) for index in range(1, 5)])
+            if found.energy is not None:
+                means = means._replace(energy=_mean(others, 5))
             text += (
-                f"; the {total} others: U {means[0]:.2f} ({value - means[0]:+.2f}), accuracy {means[1]:.2f}%"
-                f" ({accuracy - means[1]:+.2f}), {means[2] / 1e3:.1f}k MACs, {means[3] / 1e3:.2f}k params"
+                f"; the {total} others: U {means.value:.2f} ({found.value - means.value:+.2f}), accuracy"
+                f" {means.accuracy:.2f}% ({found.accuracy - means.accuracy:+.2f}), {means.costs()}"
             )
         return text
+
+
+def _mean(figures: Sequence[LabelFigures], index: int) -> float:
+    """Returns the mean of a figure over all networks of some alternatives."""
+    total = sum(item.networks for item in figures)
+    return sum(item.networks * (item[index] or 0.0) for item in figures) / total
 
 
 @dataclass(frozen=True)

@@ -123,10 +123,15 @@ def _axis(numbers: Sequence[float], start: float, end: float) -> Callable[[float
 
 
 def _cost_ticks(across: Callable[[float], float]) -> tuple[Tick, ...]:
-    inside = [power for power in range(-1, 14) if LEFT <= across(10.0**power) <= WIDTH - RIGHT]
+    inside = [power for power in range(-3, 14) if LEFT <= across(10.0**power) <= WIDTH - RIGHT]
     steps = (1, 2, 5) if len(inside) <= 2 else (1, 3) if len(inside) <= 4 else (1,)
+    ticks = _ticks_at(steps, across)
+    return ticks if len(ticks) > 1 else _ticks_at(range(1, 10), across)
+
+
+def _ticks_at(steps: Sequence[int], across: Callable[[float], float]) -> tuple[Tick, ...]:
     ticks: list[Tick] = []
-    for power in range(-1, 14):
+    for power in range(-3, 14):
         for step in steps:
             at = across(step * 10.0**power)
             if LEFT <= at <= WIDTH - RIGHT and (not ticks or at - ticks[-1].at >= 2 * _TICK_GAP):
@@ -135,6 +140,8 @@ def _cost_ticks(across: Callable[[float], float]) -> tuple[Tick, ...]:
 
 
 def _short(number: float) -> str:
+    if number < 1:
+        return f"{number:g}"
     text = count(number)
     return text.replace(".00", "").replace(".0", "")
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from gensynth.passes.cost import Interval
+
 from .run import Row
 
-__all__ = ["byte_count", "count", "headline", "percent", "points", "ratio", "span"]
+__all__ = ["byte_count", "count", "headline", "interval", "measure", "percent", "points", "ratio", "span"]
 
 
 def count(number: float) -> str:
@@ -25,6 +27,16 @@ def byte_count(number: float) -> str:
 
 def _decimals(number: float) -> int:
     return max(0, 2 - int(math.log10(abs(number)))) if number else 0
+
+
+def measure(number: float) -> str:
+    """Returns milliseconds, millijoules and the like with three figures: `0.853`, `12.4`."""
+    return count(number) if abs(number) >= 1000 else f"{number:.{_decimals(number) + (0 < abs(number) < 1)}f}"
+
+
+def interval(found: Interval) -> str:
+    """Returns the ends of an interval: `0.71–1.02`."""
+    return f"{measure(found.low)}–{measure(found.high)}"
 
 
 def percent(number: float | None) -> str:

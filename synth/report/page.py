@@ -14,7 +14,7 @@ from gensynth.backends.drawing import draw
 from gensynth.backends.drawing.style import STYLE
 from gensynth.ir import GenSynthError, Graph, Network, to_text, write_atomically
 from gensynth.ir.diff import diff
-from gensynth.passes import Ledger, LedgerRow, Requirement, run_pipeline
+from gensynth.passes import ON_DEVICE, Ledger, LedgerRow, Requirement, run_pipeline
 from gensynth.passes.cost import CostReport, CostRow, cost
 
 from ..generator import Generator
@@ -74,6 +74,8 @@ def _page(run: Run) -> str:
     environment.filters.update(
         bytes=figures.byte_count,
         count=figures.count,
+        interval=figures.interval,
+        measure=figures.measure,
         percent=figures.percent,
         points=figures.points,
         ratio=figures.ratio,
@@ -106,6 +108,7 @@ def _page(run: Run) -> str:
         ledger=ledger,
         ledger_fault=ledger_fault,
         costs=[(row, cost(row.graph)) for row in rows],
+        outside=_outside(rows),
         drawing_style=Markup(STYLE),
         value_text=_value_text,
     )
@@ -118,12 +121,26 @@ def _title(run: Run) -> str:
     return f"{start or 'a prototype'} on {run.task or 'its task'}"
 
 
-def _value_text(metric: str, value: float | None) -> str:
+def _value_text(requirement: Requirement, value: float | None) -> str:
     if value is None:
         return "–"
+    metric = requirement.metric
     if metric == "accuracy":
         return figures.percent(value)
+    if metric in ON_DEVICE:
+        return requirement.show(value)
     return figures.byte_count(value) if metric.endswith("memory") else figures.count(value)
+
+
+def _outside(rows: Sequence[Row]) -> list[tuple[str, int]]:
+    """Returns in what networks lie outside what the device's model was fitted to, and how many do."""
+    found: dict[str, int] = {}
+    for row in rows:
+        # The number of kernels at the end differs from network to network.
+        reasons = {reason.partition(" (")[0] for reason in row.estimate.outside} if row.estimate is not None else set()
+        for reason in sorted(reasons):
+            found[reason] = found.get(reason, 0) + 1
+    return sorted(found.items(), key=lambda item: (-item[1], item[0]))
 
 
 def _tiles(run: Run) -> list[tuple[str, str, str]]:
@@ -137,6 +154,9 @@ def _tiles(run: Run) -> list[tuple[str, str, str]]:
         tiles += _gain("information density", " % per M params", start.information_density, density)
         tiles += _gain("MACs saved", "", start.totals.macs, macs)
         tiles += _gain("parameters saved", "", start.totals.params, params)
+        if start.estimate is not None:
+            energy = [(row.estimate.energy_mj, row.energy_ratio) for row in networks if row.estimate is not None]
+            tiles += _gain("energy saved", " mJ an inference", start.estimate.energy_mj, energy)
         tested = [row.accuracy for row in networks if row.accuracy is not None]
         if tested and start.accuracy is not None:
             low, high = min(tested), max(tested)
@@ -169,24 +189,31 @@ def _duration(seconds: float) -> str:
 
 
 def _kept(requirement: Requirement, run: Run) -> Kept:
-    values = [value for row in run.networks if (value := row.metric(requirement.metric)) is not None]
+    values = [value for row in run.networks if (value := row.value(requirement)) is not None]
     worst = min(values, key=requirement.margin) if values else None
-    start = None if run.prototype is None else run.prototype.metric(requirement.metric)
+    start = None if run.prototype is None else run.prototype.value(requirement)
     return Kept(requirement, start, worst, None if worst is None else requirement.margin(worst))
 
 
 def _scatters(run: Run) -> list[Scatter]:
     names = {"macs": "accuracy against MACs", "params": "accuracy against parameters"}
+    if run.device is not None:
+        names["energy"] = "accuracy against energy [mJ]"
+    requirements = [item for item in run.requirements if item.device in (None, run.device)]
     found = [
-        scatter(name, metric, [_spot(run, item, metric) for item in run.trainings], run.requirements)
+        scatter(name, metric, [_spot(run, item, metric) for item in run.trainings], requirements)
         for metric, name in names.items()
     ]
     return [item for item in found if item is not None]
 
 
 def _spot(run: Run, item: Training, metric: str) -> Spot:
-    value = item.totals.macs if metric == "macs" else item.totals.params
+    costs: dict[str, float] = {"macs": item.totals.macs, "params": item.totals.params}
     words = f"{figures.count(item.totals.macs)} MACs, {figures.count(item.totals.params)} params"
+    if run.device is not None:
+        costs["energy"] = item.costs.on[run.device].energy_mj
+        words += f", {figures.measure(costs['energy'])} mJ"
+    value = costs[metric]
     if item.kind == "search":
         last = max(1, max((training.cycle or 0 for training in run.trainings), default=1) - 1)
         share = ((item.cycle or 1) - 1) / last

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from gensynth.ir import DataError, GenSynthError, Graph, Network, ParseError, load_network, parse
-from gensynth.passes import Commit, Requirement, parse_pipeline, parse_requirements
-from gensynth.passes.cost import Totals, totals
+from gensynth.passes import Commit, Requirement, parse_pipeline, parse_requirement, parse_requirements
+from gensynth.passes.cost import CostModel, Costs, Estimate, Meter, Totals, cost_model
 
 from ..config import Config, load_config
 from ..performance import PERFORMANCE, Outcome
@@ -27,7 +27,7 @@ class Row:
     architecture_hash: str
     accuracy: float | None
     validation_accuracy: float | None
-    totals: Totals
+    costs: Costs
     information_density: float | None
     netscore: float | None
     feasible: bool
@@ -36,24 +36,26 @@ class Row:
     density_ratio: float | None = None
     macs_ratio: float | None = None
     params_ratio: float | None = None
+    energy_ratio: float | None = None
+    estimate: Estimate | None = None
+
+    @property
+    def totals(self) -> Totals:
+        """The exact counts."""
+        return self.costs.totals
 
     @property
     def anchor(self) -> str:
         """The id of the network's place on the page."""
         return "prototype" if self.seed is None else f"network-{self.seed}"
 
-    def metric(self, name: str) -> float | None:
+    def value(self, requirement: Requirement) -> float | None:
         """Returns what a requirement judges, in its base unit (accuracy: on validation data)."""
-        computable: Mapping[str, float] = {
-            "macs": self.totals.macs,
-            "params": self.totals.params,
-            "peak_memory": self.totals.peak_memory,
-            "weight_memory": self.totals.weight_bytes,
-        }
-        if name in computable or self.validation_accuracy is None:
-            return computable.get(name)
-        outcome = Outcome(self.validation_accuracy, self.totals.params, self.totals.macs)
-        return PERFORMANCE[name](outcome)
+        if requirement.computable:
+            return requirement.value(self.costs)
+        if self.validation_accuracy is None:
+            return None
+        return PERFORMANCE[requirement.metric](Outcome.of(self.validation_accuracy, self.costs))
 
 
 @dataclass(frozen=True)
@@ -65,8 +67,13 @@ class Training:
     cycle: int | None
     seed: int | None
     accuracy: float
-    totals: Totals
+    costs: Costs
     graph: Graph
+
+    @property
+    def totals(self) -> Totals:
+        """The exact counts."""
+        return self.costs.totals
 
 
 @dataclass(frozen=True)
@@ -101,7 +108,10 @@ class Cycle:
 
 @dataclass
 class Run:
-    """A run directory. What is missing is None or empty; what could not be read is told in `faults`."""
+    """A run directory. What is missing is None or empty; what could not be read is told in `faults`.
+
+    `model` is of the device that figures are given for; `meter` knows it and those that requirements name.
+    """
 
     task: str = ""
     performance: str = ""
@@ -119,6 +129,13 @@ class Run:
     last_path: str = ""
     cycles: list[Cycle] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    model: CostModel | None = None
+    meter: Meter = field(default_factory=Meter)
+
+    @property
+    def device(self) -> str | None:
+        """The device that figures are given for, in full."""
+        return self.config.cost_devices[0] if self.config is not None and self.config.cost_devices else None
 
 
 def read_run(out: Path) -> Run:
@@ -138,6 +155,8 @@ def read_run(out: Path) -> Run:
         else:
             run.task, run.performance = run.config.task, run.config.performance
             run.requirements = parse_requirements(run.config.requirements)
+            run.meter = Meter(run.config.cost_devices)
+            run.model = None if run.device is None else cost_model(run.device)
     run.start = _network(run, out, "prototype.gsir")
     _read_store(run, out)
     _read_generators(run, out)
@@ -218,7 +237,7 @@ def _read_store(run: Run, out: Path) -> None:
                         _integer(detail.get("cycle")),
                         _integer(detail.get("seed")),
                         _number(result["accuracy"]),
-                        totals(graphs[network]),
+                        run.meter(graphs[network]),
                         graphs[network],
                     )
                 )
@@ -253,12 +272,22 @@ def _rows_of_summary(run: Run, out: Path, summary: Mapping[str, object]) -> None
     prototype, networks = summary["prototype"], summary["networks"]
     if not isinstance(requirements, list) or not isinstance(prototype, dict) or not isinstance(networks, list):
         raise TypeError("in summary.json")
-    run.requirements = parse_requirements([str(item) for item in requirements])
+    if run.config is None:
+        run.requirements = tuple(item for text in requirements if (item := _requirement(run, str(text))) is not None)
+        run.meter = Meter(item.device for item in run.requirements if item.device is not None)
     run.prototype = _row(run, out, prototype, None)
     for item in networks:
         row = _row(run, out, item, run.prototype)
         if row is not None:
             run.networks.append(row)
+
+
+def _requirement(run: Run, text: str) -> Requirement | None:
+    try:
+        return parse_requirement(text)
+    except ParseError as error:
+        run.faults.append(f"summary.json: {error.reason}")
+        return None
 
 
 def _row(run: Run, out: Path, item: Mapping[str, object], prototype: Row | None) -> Row | None:
@@ -276,12 +305,13 @@ def _row(run: Run, out: Path, item: Mapping[str, object], prototype: Row | None)
             architecture_hash=str(item["architecture_hash"]),
             accuracy=_number(item["accuracy"]),
             validation_accuracy=None if validation is None else _number(validation),
-            totals=totals(graph),
+            costs=run.meter(graph),
             information_density=_number(item["information_density"]),
             netscore=_number(item["netscore"]),
             feasible=bool(item["feasible"]),
             path=path,
             graph=graph,
+            estimate=None if run.model is None else run.model.estimate(graph),
         ),
         prototype,
     )
@@ -297,14 +327,15 @@ def _rows_of_store(run: Run) -> None:
             architecture_hash=item.network,
             accuracy=None,
             validation_accuracy=item.accuracy,
-            totals=item.totals,
+            costs=item.costs,
             information_density=None,
             netscore=None,
             feasible=False,
             path="prototype.gsir" if item.seed is None else "",
             graph=item.graph,
+            estimate=None if run.model is None else run.model.estimate(item.graph),
         )
-        values = [(wanted, row.metric(wanted.metric)) for wanted in run.requirements]
+        values = [(wanted, row.value(wanted)) for wanted in run.requirements]
         feasible = all(value is not None and wanted.holds(value) for wanted, value in values)
         row = _with_ratios(replace(row, feasible=feasible), run.prototype)
         if item.seed is None:
@@ -314,7 +345,7 @@ def _rows_of_store(run: Run) -> None:
 
 
 def _with_ratios(row: Row, prototype: Row | None) -> Row:
-    """Adds ratios to the prototype, larger being better: density gained, MACs and weights saved."""
+    """Adds ratios to the prototype, larger being better: density gained, MACs, weights and energy saved."""
     if prototype is None:
         return row
     density = None
@@ -322,7 +353,10 @@ def _with_ratios(row: Row, prototype: Row | None) -> Row:
         density = row.information_density / prototype.information_density
     macs = prototype.totals.macs / row.totals.macs if row.totals.macs else None
     params = prototype.totals.params / row.totals.params if row.totals.params else None
-    return replace(row, density_ratio=density, macs_ratio=macs, params_ratio=params)
+    energy = None
+    if row.estimate is not None and prototype.estimate is not None:
+        energy = prototype.estimate.energy_mj / row.estimate.energy_mj
+    return replace(row, density_ratio=density, macs_ratio=macs, params_ratio=params, energy_ratio=energy)
 
 
 def _integer(value: object) -> int | None:

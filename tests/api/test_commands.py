@@ -49,7 +49,7 @@ def test_the_help_names_every_command_and_an_example(gensynth: Run) -> None:
 
 
 def test_the_quick_examples_run_one_after_another(folder: Path) -> None:
-    for name in ("prototype", "cost", "show", "opt", "passes", "ops", "prototypes", "tasks"):
+    for name in ("prototype", "cost", "show", "opt", "devices", "passes", "ops", "prototypes", "tasks"):
         for example in COMMANDS[name].examples:
             found = shell(example, folder)
             assert found.returncode == 0, (example, found.stderr)
@@ -279,6 +279,23 @@ def test_generated_networks_meet_computable_requirements_unless_repair_is_off(ge
     rows = [json.loads(line) for line in drawn.splitlines()]
     assert {row["feasible"] for row in rows} == {True, False}
     assert all(row["feasible"] == (row["macs"] <= 3000) for row in rows)
+
+
+def test_generate_tells_latency_and_energy_where_a_requirement_names_a_device(gensynth: Run, folder: Path) -> None:
+    (folder / "green.gsir").write_text(OPEN.replace("{\n", '{\n  require "energy <= 1J @ tegra-x2-gpu:fp16"\n', 1))
+    found = gensynth("generate", "green.gsir", "--seeds", "0:3", "--out", "nets", "--json")
+    assert found.code == 0
+    for row in map(json.loads, found.out.splitlines()):
+        report = gs.cost(gs.load(folder / row["path"]), device="tegra-x2-gpu:fp16")
+        assert row["latency_ms"] == report.latency_ms and row["energy_mj"] == report.energy_mj
+        assert row["energy_interval_mj"] == [report.energy.low, report.energy.high]
+        assert row["feasible"] is True
+
+
+def test_generate_says_which_device_of_a_requirement_is_unknown(gensynth: Run, folder: Path) -> None:
+    (folder / "green.gsir").write_text(OPEN.replace("{\n", '{\n  require "energy <= 1J @ tegra-x9-gpu"\n', 1))
+    found = gensynth("generate", "green.gsir", "--seeds", "0", "--out", "nets")
+    assert found.code == 2 and "unknown device 'tegra-x9-gpu'" in found.err and "^" in found.err
 
 
 def test_generated_networks_inherit_the_generators_weights(gensynth: Run, folder: Path) -> None:

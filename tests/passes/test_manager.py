@@ -11,7 +11,7 @@ import pytest
 
 from gensynth.ir import Graph, Network, ParseError, PassError, VerifyError, initialize, load_network, parse, to_text
 from gensynth.passes import DumpIR, Ledger, Pass, PassManager, PassResult, PrintIR, parse_pipeline, run_pipeline
-from gensynth.passes.cost import totals
+from gensynth.passes.cost import cost_model, totals
 
 TEXT = """
 gensynth 1
@@ -122,6 +122,26 @@ def test_the_ledger_keeps_costs_before_and_after_every_pass(tiny: Network) -> No
     assert [row.item for row in ledger.rows] == ["canonicalize", "canonicalize", "open-width"]
     row = third.as_dict()
     assert row["pass"] == "open-width" and row["after"] is None and row["nodes"] == [4, 4]
+
+
+def test_the_ledger_of_a_device_keeps_latency_and_energy_with_their_intervals(tiny: Network) -> None:
+    model = cost_model("tegra-x2-gpu")
+    ledger = Ledger(device=model)
+    run_pipeline(tiny, "canonicalize,open-width", instruments=[ledger])
+    first, second = ledger.rows
+    assert first.estimate_before == model.estimate(tiny.graph)
+    assert first.estimate_after == second.estimate_before
+    assert second.estimate_after is None, "it has open choices"
+    row = first.as_dict()
+    for key, interval, index in (("latency_ms", "latency_interval_ms", 0), ("energy_mj", "energy_interval_mj", 1)):
+        before, after = row[key]  # type: ignore[misc]
+        assert before == pytest.approx(model.totals(tiny.graph)[index])
+        low, high = row[interval][1]  # type: ignore[index]
+        assert low < after < high
+    assert second.as_dict()["energy_interval_mj"][1] is None  # type: ignore[index]
+    plain = Ledger()
+    run_pipeline(tiny, "canonicalize", instruments=[plain])
+    assert plain.rows[0].estimate_after is None and "energy_mj" not in plain.rows[0].as_dict()
 
 
 def test_the_ir_is_printed_before_or_after_the_passes_named(tiny: Network) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,7 +31,7 @@ from gensynth.ir import (
 from gensynth.passes import Materializer, canonicalize, parse_requirements, run_pipeline
 from gensynth.passes.choices.inheritance import inherit_weights
 from gensynth.passes.choices.randomness import choice_counters, gumbel, philox
-from gensynth.passes.cost import totals
+from gensynth.passes.cost import Meter, cost_model, load_device, save_device, totals
 from gensynth.synth.prototypes import prototype
 
 TEXT = """
@@ -275,6 +277,86 @@ def test_a_thousand_seeds_all_meet_the_requirements(requirements: list[str]) -> 
         for identifier, drawn, index in decided.repairs:
             assert drawn != index == decided.decisions[identifier]
     assert 0 < repaired < 1000
+
+
+DEVICE = "tegra-x2-gpu"
+
+
+def drawn_costs(graph: Graph, share: float) -> tuple[float, float, int]:
+    """Returns the energy [mJ], latency [ms] and MACs below which a share of unrepaired draws lies, each for itself."""
+    free, meter = Materializer(graph, ()), Meter([DEVICE])
+    found = [meter(free.materialize(seed).graph) for seed in range(40)]
+    on = [next(iter(costs.on.values())) for costs in found]
+    at = int(share * len(found))
+    energies, latencies = sorted(item.energy_mj for item in on), sorted(item.latency_ms for item in on)
+    return energies[at], latencies[at], sorted(costs.totals.macs for costs in found)[at]
+
+
+def device_requirements(graph: Graph, share: float) -> dict[str, list[str]]:
+    energy, latency, macs = drawn_costs(graph, share)
+    return {
+        "energy": [f"energy <= {energy!r}mJ @ {DEVICE}"],
+        "latency": [f"latency <= {latency!r}ms @ {DEVICE}:fp16"],
+        "efficiency": [f"inferences_per_joule >= {1e3 / energy:.9g} @ {DEVICE}"],
+        "energy and macs": [f"energy <= {energy!r}mJ @ {DEVICE}", f"macs <= {1.2 * macs:.0f}"],
+        "all": [f"energy <= {energy!r}mJ @ {DEVICE}", f"latency <= {latency!r}ms @ {DEVICE}", f"macs <= {2 * macs}"],
+    }
+
+
+@pytest.mark.parametrize("share", [0.5, 0.15])
+@pytest.mark.parametrize("which", ["energy", "latency", "efficiency", "energy and macs", "all"])
+def test_every_seed_meets_requirements_on_a_device(which: str, share: float) -> None:
+    graph = resnet().graph
+    requirements = device_requirements(graph, share)[which]
+    materializer = Materializer(graph, parse_requirements(requirements))
+    repaired = 0
+    for seed in range(32):
+        decided = materializer.materialize(seed)
+        repaired += bool(decided.repairs)
+        latency, energy = cost_model(DEVICE).totals(decided.graph)
+        measured = {"latency": latency, "energy": energy, "inferences_per_joule": 1e3 / energy}
+        measured["macs"] = decided.totals.macs
+        for item in materializer.requirements:
+            assert item.holds(measured[item.metric]), f"seed {seed}: {item}"
+    assert repaired > 0
+
+
+def test_a_generator_keeps_its_promise_on_a_device_through_its_text(tmp_path: Path) -> None:
+    graph = resnet().graph
+    (requirement,) = device_requirements(graph, 0.3)["energy"]
+    text = to_text(graph.replace(requirements=(requirement, "params <= 100K")))
+    assert f'require "{requirement}"' in text
+    again = parse(text)
+    assert to_text(again) == text
+    for seed in range(8):
+        network = run_pipeline(Network(again), f"materialize{{seed={seed}}}")
+        assert parse_requirements([requirement])[0].holds(cost_model(DEVICE).totals(network.graph)[1])
+
+
+def test_a_device_file_of_the_users_own_is_repaired_for(tmp_path: Path) -> None:
+    device = load_device(DEVICE)
+    slow = {**device.coefficients, "launch": 100 * device.coefficients.get("launch", 1.0)}
+    save_device(dataclasses.replace(device, name="slow", coefficients=slow), tmp_path / "slow.toml")
+    graph = resnet().graph
+    on_board = cost_model(str(tmp_path / "slow.toml"))
+    free = Materializer(graph, ())
+    bound = sorted(on_board.totals(free.materialize(seed).graph)[0] for seed in range(20))[5]
+    materializer = Materializer(graph, parse_requirements([f"latency <= {bound!r}ms @ {tmp_path}/slow.toml"]))
+    latencies = [on_board.totals(materializer.materialize(seed).graph)[0] for seed in range(16)]
+    assert max(latencies) <= bound * (1 + 1e-9)
+
+
+def test_counts_alone_are_measured_where_no_device_is_named() -> None:
+    decided = Materializer(resnet().graph, parse_requirements(["macs <= 12k"])).materialize(0)
+    assert decided.costs.on == {}
+    on = Materializer(resnet().graph, parse_requirements([f"energy <= 1J @ {DEVICE}"])).materialize(0).costs.on
+    assert list(on) == [cost_model(DEVICE).text]
+
+
+def test_a_device_requirement_that_no_network_can_meet_is_refused_with_value_and_unit() -> None:
+    materializer = Materializer(resnet().graph, parse_requirements([f"energy <= 1uJ @ {DEVICE}", "macs <= 1G"]))
+    with pytest.raises(PassError, match=rf"that meets energy <= 1uJ @ {DEVICE} \(got [\d.,]+ mJ\)\n"):
+        materializer.materialize(0)
 
 
 def test_repair_leaves_draws_alone_that_meet_the_requirements() -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gensynth.ir import ParseError, UsageError
 from gensynth.passes import parse_requirement, parse_requirements
+from gensynth.passes.cost import Totals, load_device, save_device
 
 
 @pytest.mark.parametrize(
@@ -22,6 +26,14 @@ from gensynth.passes import parse_requirement, parse_requirements
         ("weight_memory <= 2 MiB", "weight_memory", "<=", 2 * 1024.0**2),
         ("netscore >= -3", "netscore", ">=", -3.0),
         ("  information_density   >=  7 ", "information_density", ">=", 7.0),
+        ("latency <= 3ms @ tegra-x2-gpu", "latency", "<=", 3.0),
+        ("latency<=0.5s@tegra-x2-gpu", "latency", "<=", 500.0),
+        ("latency <= 250 us @tegra-x2-gpu:fp32", "latency", "<=", 0.25),
+        ("energy <= 2mJ @ tegra-x2-gpu:fp16:MAX-Q", "energy", "<=", 2.0),
+        ("energy <= 1.5e-3 J @ tegra-x2-gpu", "energy", "<=", 1.5),
+        ("energy >= 900uJ @ tegra-x2-gpu", "energy", ">=", 0.9),
+        ("inferences_per_joule >= 50 @ tegra-x2-gpu", "inferences_per_joule", ">=", 50.0),
+        ("inferences_per_second >= 1.2K @ tegra-x2-gpu", "inferences_per_second", ">=", 1200.0),
     ],
 )
 def test_a_requirement_is_read_with_its_unit(text: str, metric: str, sense: str, bound: float) -> None:
@@ -46,7 +58,20 @@ def test_a_requirement_is_read_with_its_unit(text: str, metric: str, sense: str,
         ("params <= -5", "never negative", "-5"),
         ("macs <= 5M @ board", "does not depend on a device", "board"),
         ("macs <= 5M please", "unexpected", None),
-        ("latency <= 3ms", "device cost model", "latency"),
+        ("macs <= 5M @", "does not depend on a device", None),
+        ("latency <= 3", "latency needs a unit", None),
+        ("latency <= 3 @ tegra-x2-gpu", "latency needs a unit", "@"),
+        ("latency <= 3mJ @ tegra-x2-gpu", "latency has no unit 'mJ'", "mJ"),
+        ("inferences_per_joule >= 5ms @ tegra-x2-gpu", "no unit 'ms'", "ms"),
+        ("latency <= 3ms", "latency needs a device", None),
+        ("energy <= 2mJ @ ", "energy needs a device", None),
+        ("energy <= 2mJ tegra-x2-gpu", "energy needs a device", "tegra"),
+        ("energy <= 2mJ @ tegra-x3-gpu", "unknown device 'tegra-x3-gpu'", "tegra-x3-gpu"),
+        ("energy <= 2mJ @ tegra-x2-gpu:int3", "no precision, power mode or runtime 'int3'", "tegra-x2-gpu:int3"),
+        ("energy <= 2mJ @ tegra-x2-gpu:fp16:fp32", "exclude each other", "tegra-x2-gpu:fp16:fp32"),
+        ("energy <= 2mJ @ no/such/board.toml", "cannot read no/such/board.toml", "no/such/board.toml"),
+        ("energy <= 2mJ @ tegra-x2-gpu please", "unexpected 'please'", "please"),
+        ("energy <= -2mJ @ tegra-x2-gpu", "never negative", "-2"),
     ],
 )
 def test_a_bad_requirement_is_shown_with_a_caret(text: str, message: str, under: str | None) -> None:
@@ -75,6 +100,53 @@ def test_requirements_that_cannot_both_hold_are_refused() -> None:
     assert len(parse_requirements(["macs <= 2M", "macs >= 1M", "params <= 1k"])) == 3
 
 
+def test_requirements_on_different_devices_do_not_contradict_each_other() -> None:
+    both = ["energy <= 1mJ @ tegra-x2-gpu:fp16", "energy >= 2mJ @ tegra-x2-gpu:fp32"]
+    assert [item.device for item in parse_requirements(both)] != [None, None]
+    first = load_device("tegra-x2-gpu")
+    usual = f"{next(iter(first.power_modes))}:{next(iter(first.precisions))}"
+    with pytest.raises(UsageError, match="cannot both hold"):
+        parse_requirements(["energy <= 1mJ @ tegra-x2-gpu", f"energy >= 2mJ @ tegra-x2-gpu:{usual}"])
+
+
+def test_a_missing_device_is_answered_with_those_there_are() -> None:
+    with pytest.raises(ParseError) as caught:
+        parse_requirement("inferences_per_joule >= 50")
+    assert "tegra-x2-gpu" in str(caught.value.hint) and "inferences_per_joule >= 50 @ DEVICE" in str(caught.value.hint)
+    with pytest.raises(ParseError) as caught:
+        parse_requirement("energy <= 2mJ @ tegra-x2-gpuu")
+    assert "did you mean 'tegra-x2-gpu'?" in str(caught.value.hint)
+
+
+def test_a_device_may_be_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "boards" / "my-board_2.toml"
+    path.parent.mkdir()
+    save_device(dataclasses.replace(load_device("tegra-x2-gpu"), name="my-board"), path)
+    found = parse_requirement(f"energy <= 2mJ @ {path}:fp32")
+    assert found.device is not None and found.device.startswith(f"{path}:fp32:")
+    assert parse_requirement(found.text) == found
+
+
+def test_values_are_shown_with_their_units() -> None:
+    for text, value, shown in (
+        ("latency <= 3ms @ tegra-x2-gpu", 3.2149, "3.21 ms"),
+        ("energy <= 3mJ @ tegra-x2-gpu", 0.053191, "0.0532 mJ"),
+        ("energy <= 3mJ @ tegra-x2-gpu", 12345.6, "12,346 mJ"),
+        ("inferences_per_joule >= 3 @ tegra-x2-gpu", 48.219, "48.2"),
+        ("macs <= 5M", 5_000_001.0, "5,000,001"),
+        ("peak_memory <= 5KB", 6144.0, "6,144 B"),
+        ("accuracy >= 90%", 87.25, "87.2%"),
+    ):
+        assert parse_requirement(text).show(value) == shown
+
+
+def test_costs_without_the_device_of_a_requirement_are_refused_in_words() -> None:
+    requirement = parse_requirement("energy <= 2mJ @ tegra-x2-gpu")
+    with pytest.raises(UsageError, match="not known on tegra-x2-gpu"):
+        requirement.value(Totals(1, 1, 1, 1, 1, 1))
+
+
 def test_only_what_follows_from_the_architecture_is_computable() -> None:
     assert parse_requirement("weight_memory <= 1MB").computable
+    assert parse_requirement("energy <= 1mJ @ tegra-x2-gpu").computable
     assert not parse_requirement("accuracy >= 0.5").computable

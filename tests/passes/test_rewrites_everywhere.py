@@ -41,6 +41,8 @@ SMALL: dict[str, tuple[str, dict[str, ArgumentValue]]] = {
     "alexnet": ("alexnet", {"width": 0.1, "image": (1, 67, 67)}),
     "vgg": ("vgg", {"depth": 11, "width": 0.05, "image": (1, 32, 32)}),
     "googlenet": ("googlenet", {"width": 0.1, "image": (1, 32, 32)}),
+    "inception": ("inception", {"width": 0.1, "image": (1, 75, 75)}),
+    "fbnet": ("fbnet", {"arch": "8123456783765432106140", "image": (1, 8, 8)}),
     "nas-bench-201": (
         "nas-bench-201",
         {

@@ -5,9 +5,10 @@ import pytest
 
 from gensynth.ir import UsageError, architecture_hash
 from gensynth.passes import Materializer, parse_requirements, run_pipeline
+from gensynth.passes.cost import Meter, cost_model
 from gensynth.synth.inquisitor import UNREACHED, Candidate, Inquisitor, InquisitorSettings, Surrogate
 from gensynth.synth.inquisitor.candidate import distances, linear_features
-from gensynth.synth.performance import netscore
+from gensynth.synth.performance import netscore, parse_performance
 from gensynth.synth.prototypes import prototype
 
 
@@ -17,9 +18,10 @@ def generator():
     return run_pipeline(network, "offer{rewrite=separate-conv},open-width{ratios=[0.25,0.5,1.0]}").graph
 
 
-def draw(graph, seeds):
+def draw(graph, seeds, devices=()):
     """Candidates of a generator, with labels as a synthesis would give them."""
     materializer = Materializer(graph)
+    measure = Meter(devices)
     found = {}
     for seed in seeds:
         decided = materializer.materialize(seed)
@@ -28,7 +30,7 @@ def draw(graph, seeds):
             for identifier, info in graph.choices.items()
         }
         name = architecture_hash(decided.graph)
-        found.setdefault(name, Candidate(seed, name, decided.graph, labels, decided.totals))
+        found.setdefault(name, Candidate(seed, name, decided.graph, labels, measure(decided.graph)))
     return list(found.values())
 
 
@@ -165,6 +167,44 @@ def test_requirements_on_accuracy_weigh_in_judgement(generator):
     sure = [row for row, item in enumerate(candidates) if truth(item) >= ordered[35]]
     hopeless = [row for row, item in enumerate(candidates) if truth(item) <= ordered[4]]
     assert judged.feasible[sure].min() > 0.5 > judged.feasible[hopeless].max()
+
+
+def test_performance_on_a_device_moves_the_family_to_less_energy_and_says_so(generator):
+    performance = parse_performance("inferences_per_joule @ tegra-x2-gpu")
+    model = cost_model("tegra-x2-gpu")
+    candidates = draw(generator, range(100), [performance.device])
+    asked = Inquisitor(performance, (), validation_size=500)
+    asked.observe([item.trained(truth(item)) for item in candidates[:50]])
+    assert asked.value(candidates[0].trained(50.0)) == pytest.approx(1e3 / model.totals(candidates[0].graph)[1])
+    proposal = asked.propose(generator, candidates, cycle=1)
+    assert all(" mJ" in reason.text for reason in proposal.reasons)
+    moved = run_pipeline(wrap(generator), ",".join(proposal.passes)).graph
+
+    def energy(graph):
+        return np.mean([model.totals(item.graph)[1] for item in draw(graph, range(1000, 1040))])
+
+    assert energy(moved) < energy(generator)
+
+
+def test_requirements_on_a_device_are_judged_from_known_costs(generator):
+    candidates = draw(generator, range(40), ["tegra-x2-gpu"])
+    energies = [next(iter(item.costs.on.values())).energy_mj for item in candidates]
+    asked = inquisitor([f"energy <= {sorted(energies)[20]!r}mJ @ tegra-x2-gpu"])
+    for item, energy in zip(candidates, energies, strict=True):
+        assert asked.meets_requirements(item.trained(90.0)) == (energy <= sorted(energies)[20])
+
+
+def test_the_unit_of_a_performance_function_does_not_matter(generator):
+    candidates = draw(generator, range(60))
+
+    def moved(scale):
+        asked = Inquisitor(lambda outcome: scale * netscore(outcome), (), validation_size=500)
+        asked.observe([item.trained(truth(item)) for item in candidates])
+        return run_pipeline(wrap(generator), ",".join(asked.propose(generator, candidates, cycle=1).passes)).graph
+
+    small, large = moved(1.0), moved(1e4)
+    for identifier, info in small.choices.items():
+        assert large.choices[identifier].probabilities == pytest.approx(info.probabilities, abs=2e-3)
 
 
 @pytest.mark.parametrize(

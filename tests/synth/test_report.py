@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from html.parser import HTMLParser
@@ -11,7 +12,7 @@ import pytest
 
 from gensynth.ir import DataError, Graph, Network, architecture_hash, parse, save_network, to_text
 from gensynth.passes import run_pipeline
-from gensynth.passes.cost import totals
+from gensynth.passes.cost import cost_model, load_device, save_device, totals
 from gensynth.synth.report import write_report
 from gensynth.synth.store import Store
 from gensynth.synth.summary import summary_row
@@ -169,6 +170,10 @@ def finished(out: Path, *, task: str = "digits", networks: tuple[int, ...] = (4,
     return out
 
 
+def three(value: float) -> str:
+    return f"{value:#.3g}".rstrip(".")
+
+
 def page_of(out: Path) -> Page:
     return Page(write_report(out).read_text(encoding="utf-8"))
 
@@ -247,6 +252,34 @@ def test_the_page_is_the_same_bytes_when_made_twice(run: Path, tmp_path: Path) -
     assert write_report(run).read_bytes() == first
     elsewhere = finished(tmp_path / "elsewhere")
     assert write_report(elsewhere).read_bytes() == first
+
+
+def test_a_device_shows_latency_and_energy_with_what_their_model_has_not_seen(run: Path, tmp_path: Path) -> None:
+    device = dataclasses.replace(load_device("tegra-x2-gpu"), name="unmeasured", evidence={}, seen={}, networks_seen={})
+    save_device(device, tmp_path / "unmeasured.toml")
+    model = cost_model(str(tmp_path / "unmeasured.toml"))
+    energies = {width: model.estimate(narrow(width)).energy for width in (16, 8, 4)}
+    wanted = f"energy <= {energies[8].value!r}mJ @ {tmp_path}/unmeasured.toml"
+    config = CONFIG.replace('"macs <= 8K"', f'"macs <= 8K", "{wanted}"')
+    (run / "config.toml").write_text(f'device = "{tmp_path}/unmeasured.toml"\n{config}')
+    text = page_of(run).text
+    for found in energies.values():
+        assert f"{three(found.value)} {three(found.low)}–{three(found.high)}" in text
+    assert "accuracy against energy [mJ]" in text and "energy saved" in text
+    assert "latency was never measured on unmeasured" in text and "(3 networks)" in text
+    worst = max(energies[4].value, energies[8].value)
+    assert f"{wanted} {three(energies[16].value)} mJ {three(worst)} mJ" in text
+
+
+def test_a_device_that_is_gone_is_told_and_the_rest_is_shown(run: Path) -> None:
+    wanted = "energy <= 5mJ @ gone/board.toml"
+    (run / "config.toml").write_text(CONFIG.replace('"macs <= 8K"', f'"macs <= 8K", "{wanted}"'))
+    summary = json.loads((run / "summary.json").read_text())
+    summary["requirements"].append(wanted)
+    (run / "summary.json").write_text(json.dumps(summary))
+    text = page_of(run).text
+    assert "cannot read gone/board.toml" in text
+    assert "96.50%" in text and "macs <= 8K" in text
 
 
 def test_hostile_names_stay_text(tmp_path: Path) -> None:

@@ -50,6 +50,15 @@ def test_the_front_steps_up_only_where_more_cost_buys_more_accuracy() -> None:
     assert f"H{by_cost[5e4].x:.1f}V{by_cost[5e4].y:.1f}" in chart.front
 
 
+@pytest.mark.parametrize(("low", "high"), [(7.6, 13.4), (0.011, 0.019), (1e4, 3e6)])
+def test_a_cost_axis_has_marks_however_narrow_it_is(low: float, high: float) -> None:
+    chart = scatter("accuracy against energy [mJ]", "energy", spots((90, low), (95, high)), ())
+    assert chart is not None
+    assert len(chart.x_ticks) >= 2
+    labels = [tick.label for tick in chart.x_ticks]
+    assert len(set(labels)) == len(labels)
+
+
 def test_bounds_shade_what_violates_them_even_outside_of_the_data() -> None:
     requirements = parse_requirements(["accuracy >= 80%", "macs <= 2M", "params <= 7K"])
     chart = scatter("accuracy against MACs", "macs", spots((90, 1e4), (95, 1e5)), requirements)
