@@ -108,29 +108,35 @@ def predict(device: Device, table: Table, condition: Condition) -> tuple[Vector,
     return given.overhead + table.counts @ times.total, energy
 
 
-class _Group:
-    """The rows measured under one condition, and how its quantities depend on what is free."""
+_KINDLY = ("launch", "rate", "bandwidth", "mac")
+_ALIKE = ("overhead", "cached", "pixels", "reduction", "channels", "static", "byte", "kernel")
 
-    def __init__(self, condition: Condition, table: Table, rows: Sequence[int], names: Mapping[str, int]) -> None:
+
+class _Group:
+    """The rows measured under one condition, and how its quantities depend on what is free.
+
+    Logs of quantities are linear in logs of coefficients: `slopes` has a matrix [KINDS, names] for those that depend on
+    the kind of kernel and a vector [names] for the others, `bases` what does not depend on what is free.
+    """
+
+    def __init__(self, device: Device, condition: Condition, table: Table, names: Mapping[str, int]) -> None:
         self.condition = condition
         self.table = table
-        self.rows = np.array(rows)
-        size = len(names)
-        self.by_kind: dict[str, Vector] = {}
-        self.alike: dict[str, Vector] = {}
-        for quantity in ("launch", "rate", "bandwidth", "mac"):
-            matrix = np.zeros((len(KINDS), size))
-            for position, kind in enumerate(KINDS):
-                for name, power in terms(quantity, kind, condition):
-                    if name in names:
-                        matrix[position, names[name]] += power
-            self.by_kind[quantity] = matrix[table.shapes.kind]
-        for quantity in ("overhead", "cached", "pixels", "reduction", "channels", "static", "byte", "kernel"):
-            vector = np.zeros(size)
-            for name, power in terms(quantity, None, condition):
-                if name in names:
-                    vector[names[name]] += power
-            self.alike[quantity] = vector
+        self.usual = effective(device, condition)
+        self.slopes: dict[str, Vector] = {}
+        for quantity in _KINDLY:
+            rows = [_powers(terms(quantity, kind, condition), names) for kind in KINDS]
+            self.slopes[quantity] = np.array(rows)
+        for quantity in _ALIKE:
+            self.slopes[quantity] = _powers(terms(quantity, None, condition), names)
+        point = np.log([device.coefficient(name) for name in names])
+        self.bases = {name: np.log(getattr(self.usual, name)) - slope @ point for name, slope in self.slopes.items()}
+        self.by_kind = {quantity: self.slopes[quantity][table.shapes.kind] for quantity in _KINDLY}
+
+    def given(self, point: Vector) -> Effective:
+        """Returns the quantities at the logs of what is free."""
+        found = {name: np.exp(self.bases[name] + slope @ point) for name, slope in self.slopes.items()}
+        return self.usual._replace(**found)
 
     def evaluate(self, given: Effective, want_energy: bool) -> tuple[Vector, Vector, Vector, Vector]:
         """Returns milliseconds and their derivatives by free logs, millijoules and theirs."""
@@ -151,24 +157,24 @@ class _Group:
             self.by_kind["launch"] * launch[:, None]
             - self.by_kind["rate"] * of_compute[:, None]
             - self.by_kind["bandwidth"] * of_memory[:, None]
-            + np.outer(of_memory * saved, self.alike["cached"])
-            + np.outer(of_compute * by_pixels / (1.0 + by_pixels), self.alike["pixels"])
-            + np.outer(of_compute * by_reduction / (1.0 + by_reduction), self.alike["reduction"])
-            + np.outer(of_compute * by_channels / (1.0 + by_channels), self.alike["channels"])
+            + np.outer(of_memory * saved, self.slopes["cached"])
+            + np.outer(of_compute * by_pixels / (1.0 + by_pixels), self.slopes["pixels"])
+            + np.outer(of_compute * by_reduction / (1.0 + by_reduction), self.slopes["reduction"])
+            + np.outer(of_compute * by_channels / (1.0 + by_channels), self.slopes["channels"])
         )
         time = given.overhead + counts @ (launch + busy)
-        time_slope = counts @ slope + given.overhead * self.alike["overhead"]
+        time_slope = counts @ slope + given.overhead * self.slopes["overhead"]
         if not want_energy:
             return time, time_slope, time, time_slope
         mac = given.mac[shapes.kind] * shapes.macs * given.batch * 1e-9
         byte = given.byte * moved * 1e-9
         kernel = given.kernel * 1e-3
         energy = given.static * time + counts @ (mac + byte + kernel)
-        energy_slope = given.static * (time_slope + np.outer(time, self.alike["static"])) + counts @ (
+        energy_slope = given.static * (time_slope + np.outer(time, self.slopes["static"])) + counts @ (
             self.by_kind["mac"] * mac[:, None]
-            + np.outer(byte, self.alike["byte"])
-            + np.outer(byte * saved, self.alike["cached"])
-            + kernel * self.alike["kernel"]
+            + np.outer(byte, self.slopes["byte"])
+            + np.outer(byte * saved, self.slopes["cached"])
+            + kernel * self.slopes["kernel"]
         )
         return time, time_slope, energy, energy_slope
 
@@ -176,6 +182,15 @@ class _Group:
         shapes = self.table.shapes
         activations = (shapes.read + shapes.written) * given.batch * given.element
         return activations / (1.0 + (2.0 * activations / given.cache) ** 2) / given.cached
+
+
+def _powers(found: Sequence[tuple[str, int]], names: Mapping[str, int]) -> Vector:
+    """Returns to what power each free coefficient enters a product."""
+    powers = np.zeros(len(names))
+    for name, power in found:
+        if name in names:
+            powers[names[name]] += power
+    return powers
 
 
 def _free_names(device: Device, observations: Sequence[Observation]) -> list[str]:
@@ -226,7 +241,7 @@ def fit_device(
     names = {name: position for position, name in enumerate(free)}
     centre = np.log([device.coefficient(name) for name in names])
     whitener = _whitener(prior, names, centre)
-    groups, measured, weight = _rows(observations, names)
+    groups, measured, weight = _rows(device, observations, names)
     logs = np.log(measured)
     reweights = np.ones(len(logs))
     if near is None:
@@ -236,7 +251,7 @@ def fit_device(
     precision = whitener.T @ whitener
 
     def evaluate(point: Vector) -> tuple[Vector, Vector]:
-        predicted, slope = _evaluate(device, names, point, groups, len(logs))
+        predicted, slope = _evaluate(point, groups, len(logs))
         return predicted - logs, slope
 
     for _ in range(_REWEIGHTINGS):
@@ -284,9 +299,9 @@ def misfit(start: Device, fitted: Device, observations: Sequence[Observation], p
     names = {name: position for position, name in enumerate(_free_names(start, observations))}
     centre = np.log([start.coefficient(name) for name in names])
     whitener = _whitener(prior, names, centre)
-    groups, measured, weight = _rows(observations, names)
+    groups, measured, weight = _rows(fitted, observations, names)
     point = np.log([fitted.coefficient(name) for name in names])
-    logs, _ = _evaluate(fitted, names, point, groups, len(measured))
+    logs, _ = _evaluate(point, groups, len(measured))
     off = (logs - np.log(measured)) * weight
     return float(np.sum(2.0 * (np.sqrt(1.0 + off**2) - 1.0)) + np.sum((whitener @ (point - centre)) ** 2))
 
@@ -309,7 +324,7 @@ def _whitener(prior: Prior, names: Mapping[str, int], centre: Vector) -> Vector:
 
 
 def _rows(
-    observations: Sequence[Observation], names: Mapping[str, int]
+    device: Device, observations: Sequence[Observation], names: Mapping[str, int]
 ) -> tuple[list[tuple[_Group, Vector, Vector]], Vector, Vector]:
     """Returns groups of rows by condition, with where their latencies and energies stand among all measured values."""
     by_condition: dict[Condition, list[Observation]] = {}
@@ -334,24 +349,18 @@ def _rows(
                     measured.append(value)
                     weight.append(1.0 / (_NOISE[quantity] * repeats[item.network, quantity] ** 0.25))
             places[quantity] = place
-        groups.append((_Group(condition, table, range(len(items)), names), places["latency"], places["energy"]))
+        groups.append((_Group(device, condition, table, names), places["latency"], places["energy"]))
     return groups, np.array(measured), np.array(weight)
 
 
-def _evaluate(
-    device: Device,
-    names: Mapping[str, int],
-    point: Vector,
-    groups: Sequence[tuple[_Group, Vector, Vector]],
-    count: int,
-) -> tuple[Vector, Vector]:
+def _evaluate(point: Vector, groups: Sequence[tuple[_Group, Vector, Vector]], count: int) -> tuple[Vector, Vector]:
     """Returns the logs of all predicted values and their derivatives, shape [count] and [count, names]."""
-    trial = with_coefficients(device, names, np.clip(point, -60.0, 60.0))
     logs = np.zeros(count)
-    slopes = np.zeros((count, len(names)))
+    slopes = np.zeros((count, len(point)))
+    point = np.clip(point, -60.0, 60.0)
     for group, latency, energy in groups:
         want_energy = bool((energy >= 0).any())
-        time, time_slope, joules, joules_slope = group.evaluate(effective(trial, group.condition), want_energy)
+        time, time_slope, joules, joules_slope = group.evaluate(group.given(point), want_energy)
         for place, value, slope in ((latency, time, time_slope), (energy, joules, joules_slope)):
             rows = np.flatnonzero(place >= 0)
             logs[place[rows]] = np.log(value[rows])
@@ -362,11 +371,11 @@ def _evaluate(
 def _starting_shift(device: Device, observations: Sequence[Observation], names: Mapping[str, int]) -> Vector:
     """Returns by how much to move scales, so that the fit starts with predictions of about the right size."""
     shift = np.zeros(len(names))
-    groups, measured, _ = _rows([dataclasses.replace(item, energy=None) for item in observations], names)
+    groups, measured, _ = _rows(device, [dataclasses.replace(item, energy=None) for item in observations], names)
     if not len(measured):
         return shift
     point = np.log([device.coefficient(name) for name in names])
-    predicted, _ = _evaluate(device, names, point, groups, len(measured))
+    predicted, _ = _evaluate(point, groups, len(measured))
     off = float(np.median(np.log(measured) - predicted))
     for name, sign in (("launch", 1.0), ("rate", -1.0), ("bandwidth", -1.0)):
         if name in names:

@@ -45,14 +45,14 @@ def test_slopes_of_the_fit_are_those_of_what_it_predicts(tmp_path: Path) -> None
         for item in measurements(device)[::5]
     ]
     names = {name: place for place, name in enumerate(_free_names(device, observations))}
-    groups, measured, _ = _rows(observations, names)
+    groups, measured, _ = _rows(device, observations, names)
     point = np.log([device.coefficient(name) for name in names])
-    _, slopes = _evaluate(device, names, point, groups, len(measured))
+    _, slopes = _evaluate(point, groups, len(measured))
     for name, place in names.items():
         step = np.zeros(len(point))
         step[place] = 1e-5
-        above, _ = _evaluate(device, names, point + step, groups, len(measured))
-        below, _ = _evaluate(device, names, point - step, groups, len(measured))
+        above, _ = _evaluate(point + step, groups, len(measured))
+        below, _ = _evaluate(point - step, groups, len(measured))
         np.testing.assert_allclose(slopes[:, place], (above - below) / 2e-5, atol=2e-6, err_msg=name)
 
 
