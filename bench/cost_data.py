@@ -13,7 +13,8 @@ import gensynth as gs
 from gensynth.ir import Graph
 from gensynth.passes.cost import Device, load_device
 from gensynth.passes.cost.calibration import Measured
-from gensynth.passes.cost.device import PowerMode, Runtime, archetype
+from gensynth.passes.cost.device import PowerMode, Runtime
+from gensynth.passes.cost.device_files import archetype
 from gensynth.passes.cost.workload import LOWERINGS
 
 IMAGENET = {

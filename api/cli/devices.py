@@ -104,7 +104,7 @@ def _place(name: str) -> tuple[int, str]:
 
 
 def _tell(device: Device) -> None:
-    from gensynth.passes.cost.device import archetype
+    from gensynth.passes.cost.device_files import archetype
 
     print(f"{device.name}\n\n{device.description}\n")
     figures = _figures(device)

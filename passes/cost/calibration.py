@@ -345,8 +345,18 @@ def _evidence(
         by_group[by] = max(median, 1e-6), max(conformal_half_width(scaled.tolist(), groups), 1e-6)
     if "network" not in by_group:
         return None
-    networks = len({observations[row].network for row in rows})
-    return Evidence(data, len(rows), networks, *by_group["network"], *by_group.get("family", (None, None)), at, slope)
+    beyond, interval_beyond = by_group.get("family", (None, None))
+    return Evidence(
+        data=data,
+        rows=len(rows),
+        networks=len({observations[row].network for row in rows}),
+        within=by_group["network"][0],
+        interval=by_group["network"][1],
+        beyond=beyond,
+        interval_beyond=interval_beyond,
+        at=at,
+        slope=slope,
+    )
 
 
 def _slope(logs: Vector, sizes: Vector, groups: int) -> float:

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from gensynth.ir import Graph, UsageError, nearest
 
-from .device import Condition, Device, Evidence, Range, load_device
+from .device import Condition, Device, Evidence, Range
+from .device_files import load_device
 from .model import FILLING, SHARING, Effective, effective
 from .workload import KINDS, Kernel, KernelShape, kernel_shapes, kernels_of
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from .device import Condition, Device
+from .device import BY_KIND, Condition, Device
 from .model import Effective, Shapes, bytes_moved, effective, terms, unfilled
 from .workload import KINDS, KernelShape
 
@@ -108,7 +108,6 @@ def predict(device: Device, table: Table, condition: Condition) -> tuple[Vector,
     return given.overhead + table.counts @ times.total, energy
 
 
-_KINDLY = ("launch", "rate", "bandwidth", "mac")
 _ALIKE = ("overhead", "cached", "pixels", "reduction", "channels", "static", "byte", "kernel")
 
 
@@ -124,14 +123,14 @@ class _Group:
         self.table = table
         self.usual = effective(device, condition)
         self.slopes: dict[str, Vector] = {}
-        for quantity in _KINDLY:
+        for quantity in BY_KIND:
             rows = [_powers(terms(quantity, kind, condition), names) for kind in KINDS]
             self.slopes[quantity] = np.array(rows)
         for quantity in _ALIKE:
             self.slopes[quantity] = _powers(terms(quantity, None, condition), names)
         point = np.log([device.coefficient(name) for name in names])
         self.bases = {name: np.log(getattr(self.usual, name)) - slope @ point for name, slope in self.slopes.items()}
-        self.by_kind = {quantity: self.slopes[quantity][table.shapes.kind] for quantity in _KINDLY}
+        self.by_kind = {quantity: self.slopes[quantity][table.shapes.kind] for quantity in BY_KIND}
 
     def given(self, point: Vector) -> Effective:
         """Returns the quantities at the logs of what is free."""
@@ -320,7 +319,7 @@ def _whitener(prior: Prior, names: Mapping[str, int], centre: Vector) -> Vector:
         where = [names[prior.names[position]] for position in known]
         covariance[np.ix_(where, where)] = prior.covariance[np.ix_(known, known)]
         centre[where] = np.array(prior.centre)[known]
-    return np.linalg.cholesky(np.linalg.inv(covariance)).T
+    return np.asarray(np.linalg.cholesky(np.linalg.inv(covariance)).T, dtype=np.float64)
 
 
 def _rows(

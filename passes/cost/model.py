@@ -26,7 +26,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .device import Condition, Device
+from .device import BY_KIND, OF_PRECISION, Condition, Device
 from .workload import KINDS, KernelShape
 
 __all__ = ["FILLING", "SHARING", "Effective", "Shapes", "Times", "effective", "kernel_energy", "kernel_times", "terms"]
@@ -40,8 +40,8 @@ SHARING = FILLING - {"grouped", "depthwise"}
 
 _CLOCKS = {"launch": ("clock", -1), "rate": ("clock", 1), "bandwidth": ("memory", 1), "static": ("static", 1)}
 _CLOCKS |= dict.fromkeys(("mac", "byte", "kernel"), ("dynamic", 1))
-_BY_KIND = frozenset({"launch", "rate", "bandwidth", "mac"})
-_BY_PRECISION = frozenset({"rate", "bandwidth", "static", "mac"})
+_BY_KIND = frozenset(BY_KIND)
+_BY_PRECISION = frozenset(OF_PRECISION)
 
 
 def terms(quantity: str, kind: str | None, condition: Condition) -> list[tuple[str, int]]:
