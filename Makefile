@@ -21,7 +21,7 @@ INSTALLED_FROM := pyproject.toml setup.py requirements.lock Makefile .ci/install
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow lint format types layers packages docs bench bench-quick bench-compile bench-cost check-targets check-gpu results lock ci clean
+.PHONY: help demo test test-slow lint format types layers packages docs bench bench-quick bench-compile bench-cost devices check-targets check-gpu results lock ci clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -93,6 +93,10 @@ bench-cost: $(DEV) ## measure the cost models on published measurements, DATA=FO
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python bench/cost.py --data $(DATA) --json docs/results/cost.json \
 		$(if $(SECTIONS),--sections $(SECTIONS))
 	$(BIN)/python bench/results.py
+
+devices: $(DEV) ## calibrate the devices that ship anew, DATA=FOLDER (a few minutes)
+	@test -n "$(DATA)" || { echo "devices wants the folder of the measurements: make devices DATA=FOLDER" >&2; exit 2; }
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python bench/cost_devices.py --data $(DATA)
 
 results: $(DEV) ## write docs/results.md anew from the stored figures
 	$(BIN)/python bench/results.py

@@ -18,10 +18,12 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from gensynth.ir import DataError, GenSynthError, Graph, UsageError, load_network, nearest
-from gensynth.passes.cost import Device, Lowering, device_names, load_device
+from gensynth.passes.cost import Condition, Device, Lowering, device_names, load_device
 from gensynth.passes.cost.calibration import (
     FRESH,
     Calibration,
@@ -37,6 +39,9 @@ from .prototypes import parse_arguments, prototype
 __all__ = ["COLUMNS", "calibrate_device", "read_measurements"]
 
 COLUMNS = ("network", "latency_ms", "energy_mj", "batch", "precision", "power_mode", "runtime", "family")
+
+UNKNOWN_CLOCKS = "clocks unknown: all alike here, and factors fitted; put yours here"
+"""The source of power modes that only measurements name."""
 
 _PRECISIONS = {"float32": "fp32", "f32": "fp32", "single": "fp32", "float16": "fp16", "f16": "fp16", "half": "fp16"}
 
@@ -90,37 +95,58 @@ def _start(
         return found, None, read_measurements(path, found)
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
         raise UsageError(f"'{name}' is no name of a device", hint="letters, digits, '-' and '_'; or a .toml file")
+    rows = _rows(Path(path))
+    modes = list(dict.fromkeys(mode for _, row in rows if (mode := (row.get("power_mode") or "").strip())))
     if like is not None:
-        base = load_device(like)
-    else:
-        candidates = [*others, *(load_device(item) for item in device_names())]
-        fitting: list[Device] = []
-        problem: GenSynthError | None = None
-        for candidate in candidates:
-            try:
-                read_measurements(path, candidate, at_most=1)
-            except DataError as error:
-                problem = error
-            else:
-                fitting.append(candidate)
-        if not fitting:
-            assert problem is not None
-            raise problem
-        on_progress(f"'{name}' is new: looking for the device it is most like")
-        base, _ = nearest_device(fitting, read_measurements(path, fitting[0], at_most=60))
-        on_progress(f"starting from {base.name}")
+        new = _like(load_device(like), name, path, modes)
+        return new, _belief(new), read_measurements(path, new)
+    fitting: list[Device] = []
+    problem: GenSynthError | None = None
+    for candidate in [*others, *(load_device(item) for item in device_names())]:
+        new = _like(candidate, name, path, modes)
+        try:
+            for number, row in rows:
+                _told(Path(path), number, partial(_condition, row, new))
+        except DataError as error:
+            problem = error
+        else:
+            fitting.append(new)
+    if not fitting:
+        assert problem is not None
+        raise problem
+    on_progress(f"'{name}' is new: looking for the device it is most like")
+    best, _ = nearest_device(fitting, read_measurements(path, fitting[0], at_most=60))
+    on_progress(best.description)
+    return best, _belief(best), read_measurements(path, best)
+
+
+def _like(base: Device, name: str, path: str | os.PathLike[str], modes: Sequence[str]) -> Device:
+    """Returns a new device that starts from another; with power modes that this one lacks, their clocks are unknown."""
     note = f"as {base.name}'s; put yours here"
     sources = {"peak_bandwidth": note, "cache": note, "precisions": note, "power_modes": note}
-    new = dataclasses.replace(
+    coefficients = base.coefficients
+    power_modes = base.power_modes
+    if any(_spelled(mode, power_modes) not in power_modes for mode in modes):
+        usual = next(iter(power_modes.values()))
+        power_modes = dict.fromkeys(modes, usual)
+        coefficients = {key: value for key, value in coefficients.items() if not key.startswith("mode.")}
+        sources["power_modes"] = UNKNOWN_CLOCKS
+    return dataclasses.replace(
         base,
         name=name,
         description=f"calibrated from {Path(path).name}, starting from {base.name}",
+        power_modes=power_modes,
+        coefficients=coefficients,
         evidence={},
         seen={},
         networks_seen={},
         sources=sources,
     )
-    return new, FRESH, read_measurements(path, new)
+
+
+def _belief(new: Device) -> Prior:
+    """Returns what is believed of a new device: next to nothing of clocks that nobody has told."""
+    return dataclasses.replace(FRESH, clocks=0.5) if new.sources["power_modes"] == UNKNOWN_CLOCKS else FRESH
 
 
 def read_measurements(path: str | os.PathLike[str], device: Device, *, at_most: int | None = None) -> list[Measured]:
@@ -131,29 +157,39 @@ def read_measurements(path: str | os.PathLike[str], device: Device, *, at_most: 
         DataError: something in it is wrong; the message says the line and how to mend it.
     """
     place = Path(path)
+    networks = _Networks(place.parent)
+    return [_told(place, number, partial(_measured, row, device, networks)) for number, row in _rows(place)[:at_most]]
+
+
+T = TypeVar("T")
+
+
+def _told(path: Path, number: int, read: Callable[[], T]) -> T:
+    """Returns what is read of a line; a fault is told with the line."""
     try:
-        with place.open(encoding="utf-8-sig", newline="") as file:
+        return read()
+    except GenSynthError as error:
+        raise DataError(f"{path}, line {number}: {error.message}", hint=error.hint) from None
+
+
+def _rows(path: Path) -> list[tuple[int, dict[str, str | None]]]:
+    """Returns the lines of a CSV of measurements by column, with their numbers."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
             columns = [name.strip() for name in reader.fieldnames or ()]
             reader.fieldnames = columns
-            _check_columns(place, columns)
-            rows = [(reader.line_num, row) for row in reader]
+            _check_columns(path, columns)
+            rows = [(reader.line_num, dict(row)) for row in reader]
     except OSError as error:
-        raise UsageError(f"cannot read {place}: {error.strerror}", hint="give the path of a CSV file") from None
+        raise UsageError(f"cannot read {path}: {error.strerror}", hint="give the path of a CSV file") from None
     except UnicodeDecodeError as error:
-        raise DataError(f"{place} is no text: byte {error.start} is not UTF-8", hint="save it as UTF-8") from None
+        raise DataError(f"{path} is no text: byte {error.start} is not UTF-8", hint="save it as UTF-8") from None
     except csv.Error as error:
-        raise DataError(f"{place} is no CSV: {error}", hint="save it with commas between columns") from None
+        raise DataError(f"{path} is no CSV: {error}", hint="save it with commas between columns") from None
     if not rows:
-        raise DataError(f"{place} holds no measurements", hint="write a line for each network measured")
-    networks = _Networks(place.parent)
-    found = []
-    for number, row in rows[:at_most]:
-        try:
-            found.append(_measured(row, device, networks))
-        except GenSynthError as error:
-            raise DataError(f"{place}, line {number}: {error.message}", hint=error.hint) from None
-    return found
+        raise DataError(f"{path} holds no measurements", hint="write a line for each network measured")
+    return rows
 
 
 def _check_columns(path: Path, columns: Sequence[str]) -> None:
@@ -167,40 +203,38 @@ def _check_columns(path: Path, columns: Sequence[str]) -> None:
         )
 
 
-def _measured(row: Mapping[str, str | None], device: Device, networks: _Networks) -> Measured:
-    def text(column: str) -> str:
-        return (row.get(column) or "").strip()
+def _text(row: Mapping[str, str | None], column: str) -> str:
+    return (row.get(column) or "").strip()
 
-    latency, energy = _positive("latency_ms", text("latency_ms")), _positive("energy_mj", text("energy_mj"))
-    if latency is None and energy is None:
-        raise UsageError("neither latency_ms nor energy_mj is there", hint="give at least one of the two")
-    if not text("network"):
-        raise UsageError("the network is missing", hint=_FORMS)
-    batch = text("batch") or "1"
+
+def _condition(row: Mapping[str, str | None], device: Device) -> Condition:
+    batch = _text(row, "batch") or "1"
     if not batch.isdecimal() or int(batch) < 1:
         raise UsageError(f"batch is '{batch}'", hint="give a whole number of at least 1")
-    precision = text("precision").lower()
-    mode = _spelled(text("power_mode"), device.power_modes)
+    precision = _text(row, "precision").lower()
+    mode = _spelled(_text(row, "power_mode"), device.power_modes)
     if mode is not None and mode not in device.power_modes:
         raise UsageError(
             f"{device.name} has no power mode '{mode}'",
             hint=f"it has {', '.join(device.power_modes)}; or add [power_modes.{mode}], with its clocks, to its file",
         )
-    condition = device.condition(
-        _spelled(_PRECISIONS.get(precision, precision), device.precisions), mode, None, int(batch)
-    )
-    runtime = _spelled(text("runtime"), device.runtimes) or condition.runtime
+    found = device.condition(_spelled(_PRECISIONS.get(precision, precision), device.precisions), mode, None, int(batch))
+    runtime = _spelled(_text(row, "runtime"), device.runtimes) or found.runtime
     if not re.fullmatch(r"[\w-]+", runtime):
         raise UsageError(f"runtime is '{runtime}'", hint="letters, digits, '-' and '_'")
-    graph, family = networks.find(text("network"))
-    return Measured(
-        graph,
-        dataclasses.replace(condition, runtime=runtime),
-        latency,
-        energy,
-        text("network"),
-        text("family") or family,
-    )
+    return dataclasses.replace(found, runtime=runtime)
+
+
+def _measured(row: Mapping[str, str | None], device: Device, networks: _Networks) -> Measured:
+    latency, energy = (_positive(column, _text(row, column)) for column in ("latency_ms", "energy_mj"))
+    if latency is None and energy is None:
+        raise UsageError("neither latency_ms nor energy_mj is there", hint="give at least one of the two")
+    network = _text(row, "network")
+    if not network:
+        raise UsageError("the network is missing", hint=_FORMS)
+    condition = _condition(row, device)
+    graph, family = networks.find(network)
+    return Measured(graph, condition, latency, energy, network, _text(row, "family") or family)
 
 
 def _spelled(text: str, known: Iterable[str]) -> str | None:

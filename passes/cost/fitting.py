@@ -29,6 +29,10 @@ _REWEIGHTINGS = 4
 _ITERATIONS = 40
 
 
+_ONCE = ("global_pool", "dense", "softmax")
+"""Kinds that most networks have once, so that measurements hardly tell their launch from the overhead."""
+
+
 @dataclass(frozen=True)
 class Observation:
     """One measurement: kernels and how many of each, the condition, milliseconds and millijoules a run of the batch.
@@ -68,11 +72,12 @@ class Prior:
         if parts[0] == "runtime":
             return 0.5 * self.deviation(".".join(parts[2:])) if len(parts) > 3 else self.ratios
         if parts[0] == "mode":
-            return self.clocks if parts[2] in ("clock", "memory") else 8.0 * self.clocks
+            return self.clocks if parts[2] in ("clock", "memory") else max(self.clocks, 0.4)
         if parts[0] == "precision":
             return 0.5 * self.ratios
         if len(parts) > 1:
-            return self.ratios
+            once = parts[0] == "launch" and parts[1] in _ONCE
+            return 0.4 * self.ratios if once else self.ratios
         if parts[0] in ("pixels", "reduction", "channels"):
             return self.utilization
         if parts[0] == "cached":
