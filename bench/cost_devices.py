@@ -87,9 +87,8 @@ def main() -> None:
         save_device(found.device, FILES / f"{name}.toml")
         for row in errors_by_group(found):
             family = "-" if row.by_family is None else f"{100 * row.by_family:.1f}%"
-            print(
-                f"{name} {row.group} {row.quantity}: {row.rows} rows, network {100 * row.by_network:.1f}%, family {family}"
-            )
+            errors = f"network {100 * row.by_network:.1f}%, family {family}"
+            print(f"{name} {row.group} {row.quantity}: {row.rows} rows, {errors}")
 
 
 if __name__ == "__main__":

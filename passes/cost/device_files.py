@@ -30,6 +30,8 @@ from .workload import KINDS, LOWERINGS, Lowering
 
 __all__ = ["archetype", "device_names", "load_device", "register_device", "save_device"]
 
+NEGLIGIBLE = 5e-4
+"""A factor that differs from what is believed by less than this share is not written."""
 _FILES = Path(__file__).parent / "devices"
 _registered: dict[str, Device] = {}
 
@@ -336,6 +338,8 @@ def _unknown(device: Device, parts: list[str]) -> str | None:
 def save_device(device: Device, path: str | os.PathLike[str]) -> None:
     """Writes a device file, which `load_device` reads back as an equal device, figures rounded to 6 digits.
 
+    Coefficients that are, to `NEGLIGIBLE`, what is believed without them are left out.
+
     Raises:
         UsageError: it cannot be written.
     """
@@ -353,10 +357,16 @@ def _rounded(value: float) -> float:
 
 def _as_table(device: Device) -> dict[str, object]:
     coefficients: dict[str, object] = {}
-    for name, value in device.coefficients.items():
+    believed = archetype(device)
+    told = {
+        name: value
+        for name, value in device.coefficients.items()
+        if name in COEFFICIENTS or abs(value / believed.get(name, 1.0) - 1.0) > NEGLIGIBLE or name.startswith("mode.")
+    }
+    for name, value in told.items():
         at: dict[str, object] = coefficients
         *path, last = name.split(".")
-        if any(other.startswith(f"{name}.") for other in device.coefficients):
+        if any(other.startswith(f"{name}.") for other in told):
             path, last = [*path, last], "all"
         for part in path:
             inner = at.setdefault(part, {})

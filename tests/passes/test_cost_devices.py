@@ -55,7 +55,7 @@ def test_what_is_written_is_read_back_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "again.toml"
     save_device(device, path)
     again = load_device(path)
-    assert again.coefficients == pytest.approx(device.coefficients, rel=1e-5)
+    assert again.coefficients == pytest.approx(device.coefficients, rel=5e-4)
     assert dataclasses.replace(again, coefficients=device.coefficients) == device
     assert (again.evidence, again.seen, again.networks_seen) == (device.evidence, device.seen, device.networks_seen)
     assert again.runtimes == device.runtimes and again.sources == device.sources
