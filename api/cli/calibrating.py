@@ -166,7 +166,7 @@ def _tell(found: Calibration, groups: Sequence[GroupError]) -> None:
 def _alternatives(tried: Mapping[str, float]) -> str:
     if not tried:
         return " (too few networks to choose by)"
-    return ", error " + ", ".join(f"{name} {_percent(error)}" for name, error in list(tried.items())[:4])
+    return ", misfit " + ", ".join(f"{name} {value:,.0f}" for name, value in list(tried.items())[:4])
 
 
 def _percent(share: float) -> str:

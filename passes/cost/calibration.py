@@ -41,8 +41,10 @@ FOLDS = 10
 """Networks are left out so many at a time that there are at most this many fits."""
 CHOOSING = 120
 """At most so many rows take part in the choice of a lowering."""
-CLEARLY = 0.85
-"""Another lowering than the usual one is taken if its error is at most this share of the usual one's."""
+CLEARLY = 0.8
+STRONG = 10.0
+"""Another lowering than the usual one is taken if its misfit, twice a negative log posterior, is at most this share of
+the usual one's and less by at least this: odds above 100 (Kass and Raftery, "Bayes Factors", 1995, section 3.2)."""
 ENOUGH = 8
 """With fewer networks than this a lowering is not chosen by their times."""
 
@@ -91,7 +93,7 @@ class Calibration:
     measured: tuple[Measured, ...]
     held_out: tuple[HeldOut, ...]
     lowerings: Mapping[str, tuple[tuple[str, float], ...]]
-    """By runtime, lowerings and their cross-validated errors, best first; empty where nothing was to choose."""
+    """By runtime, lowerings and the misfits of fits with them, best first; empty where nothing was to choose."""
 
 
 class _Workloads:
@@ -150,7 +152,7 @@ def calibrate(
     held_out: list[HeldOut] = []
     if cross_validate:
         for by in ("network", "family"):
-            held_out += _leave_out(device, observations, prior, by, on_progress, near=fitted)
+            held_out += _leave_out(device, observations, prior, by, on_progress, fitted)
     fitted = _with_evidence(fitted, observations, held_out, data)
     return Calibration(fitted, tuple(measured), tuple(held_out), tried)
 
@@ -197,7 +199,7 @@ def _choose_lowering(
     workloads: _Workloads,
     on_progress: Callable[[str], None],
 ) -> tuple[Lowering, tuple[tuple[str, float], ...]]:
-    """Returns the lowering of a runtime, and the errors of all that were tried."""
+    """Returns the lowering of a runtime, and the misfits of all that were tried."""
     usual = device.runtimes[runtime].lowering
     if len({item.network for item in measured}) < ENOUGH:
         return usual, ()
@@ -206,25 +208,22 @@ def _choose_lowering(
         measured = [measured[index] for index in sorted(order[:CHOOSING])]
     candidates = {name: item for name, item in LOWERINGS.items() if item != usual}
     candidates = {_name_of(usual): usual, **candidates}
-    errors: dict[str, float] = {}
+    misfits: dict[str, float] = {}
     tried: dict[str, list[Mapping[KernelShape, int]]] = {}
     for name, candidate in candidates.items():
         tried[name] = [workloads.of(item.graph, candidate) for item in measured]
-        same = next((other for other in errors if tried[other] == tried[name]), None)
+        same = next((other for other in misfits if tried[other] == tried[name]), None)
         if same is not None:
-            errors[name] = errors[same]
+            misfits[name] = misfits[same]
             continue
         on_progress(f"{runtime}: trying the lowering {name}")
         trial = _with_lowering(device, runtime, candidate)
-        found = _leave_out(trial, _observations(trial, measured, workloads), prior, "network", folds=5)
-        # A trimmed mean: one network that a lowering gets all wrong is not to decide.
-        logs = np.sort([abs(math.log(item.predicted / item.measured)) for item in found])
-        errors[name] = float(logs[: max(1, math.ceil(0.95 * len(logs)))].mean())
-    ranked = tuple(sorted(errors.items(), key=lambda pair: pair[1]))
-    best, error = ranked[0]
-    first = next(iter(candidates))
-    chosen = best if error <= CLEARLY * errors[first] else first
-    return candidates[chosen], ranked
+        observations = _observations(trial, measured, workloads)
+        misfits[name] = misfit(trial, fit_device(trial, observations, prior), observations, prior)
+    ranked = tuple(sorted(misfits.items(), key=lambda pair: pair[1]))
+    first, (best, least) = next(iter(candidates)), ranked[0]
+    clearly = least <= CLEARLY * misfits[first] and misfits[first] - least > STRONG
+    return candidates[best if clearly else first], ranked
 
 
 def _name_of(lowering: Lowering) -> str:
@@ -239,9 +238,8 @@ def _leave_out(
     observations: Sequence[Observation],
     prior: Prior,
     by: str,
-    on_progress: Callable[[str], None] = lambda text: None,
-    folds: int = FOLDS,
-    near: Device | None = None,
+    on_progress: Callable[[str], None],
+    near: Device,
 ) -> list[HeldOut]:
     """Returns what fits say of the networks (or families) that they did not see; nothing where there is but one.
 
@@ -250,13 +248,12 @@ def _leave_out(
     groups = sorted({getattr(item, by) for item in observations})
     if len(groups) < 2:
         return []
-    if len(groups) > folds:
+    if len(groups) > FOLDS:
         order = np.random.Generator(np.random.Philox(key=1)).permutation(len(groups))
-        parts = [[groups[index] for index in order[start::folds]] for start in range(folds)]
+        parts = [[groups[index] for index in order[start::FOLDS]] for start in range(FOLDS)]
     else:
         parts = [[group] for group in groups]
     found: list[HeldOut] = []
-    near = fit_device(device, observations, prior) if near is None else near
     for number, part in enumerate(parts, 1):
         on_progress(f"held out by {by}: {number} of {len(parts)}")
         out = set(part)
