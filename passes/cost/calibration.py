@@ -50,7 +50,7 @@ ENOUGH = 8
 
 FRESH = Prior(scales=1.2, ratios=0.5)
 """What is believed of a device that was never measured, from one that is like it."""
-AGAIN = Prior(scales=0.35, ratios=0.2, utilization=0.4, clocks=0.03, power=0.25)
+AGAIN = Prior(scales=0.3, ratios=0.12, utilization=0.25, clocks=0.03, power=0.2)
 """What is believed of a device whose model was fitted before, to other measurements."""
 
 
@@ -137,7 +137,8 @@ def calibrate(
     if not measured:
         raise ValueError("no measurements")
     if prior is None:
-        prior = AGAIN if device.evidence else FRESH
+        fitted_before = tuple({runtime for runtime, _ in device.evidence})
+        prior = dataclasses.replace(AGAIN, fitted_runtimes=fitted_before) if fitted_before else FRESH
     workloads = _Workloads()
     device = _with_runtimes(device, measured, lowering)
     tried: dict[str, tuple[tuple[str, float], ...]] = {}

@@ -53,8 +53,9 @@ class Prior:
     """What is believed of coefficients before measuring: deviations of their logs, by name.
 
     `scales` are for those that set the size of everything (launch, rate, bandwidth, ...), `ratios` for how kinds of
-    kernels differ, `clocks` for what a power mode is known to do. `covariance`, over `names`, replaces single
-    deviations where devices already known tell how coefficients vary together; `centre` are the logs it is centred on.
+    kernels differ, `clocks` for what a power mode is known to do, `runtimes` for how a runtime differs from the first,
+    where it is none of `fitted_runtimes`. `covariance`, over `names`, replaces single deviations where devices already
+    known tell how coefficients vary together; `centre` are the logs it is centred on.
     """
 
     scales: float = 1.2
@@ -62,6 +63,8 @@ class Prior:
     utilization: float = 1.0
     clocks: float = 0.05
     power: float = 0.5
+    runtimes: float = 0.5
+    fitted_runtimes: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     centre: tuple[float, ...] = ()
     covariance: Vector | None = field(default=None, hash=False, compare=False)
@@ -70,7 +73,8 @@ class Prior:
         """Returns the deviation of a coefficient's log."""
         parts = name.split(".")
         if parts[0] == "runtime":
-            return 0.5 * self.deviation(".".join(parts[2:])) if len(parts) > 3 else self.ratios
+            all_kinds = self.ratios if parts[1] in self.fitted_runtimes else self.runtimes
+            return 0.5 * all_kinds if len(parts) > 3 else all_kinds
         if parts[0] == "mode":
             return self.clocks if parts[2] in ("clock", "memory") else max(self.clocks, 0.4)
         if parts[0] == "precision":
