@@ -191,7 +191,7 @@ def _many(folder: Path, space: str) -> dict[str, Any]:
 
 
 def _with_known(start: Any, others: Sequence[Any]) -> Fit:
-    return device_model(start, prior=known_devices_prior(others, start))
+    return device_model(start, prior=known_devices_prior(others))
 
 
 def intervals_section(folder: Path) -> dict[str, Any]:

@@ -66,10 +66,15 @@ def calibrate_device(
         UsageError: a device is not to be had, or the file cannot be read.
         DataError: something in it is wrong; the message says the line and how to mend it.
     """
+    if 0 < len(known) < 3:
+        raise UsageError(
+            f"{len(known)} known device{'s' * (len(known) > 1)} tell nothing of how devices vary",
+            hint="name three or more, or leave them out",
+        )
     others = [load_device(name) for name in known]
     start, prior, measured = _start(path, device, like, others, on_progress)
-    if len(others) >= 3:
-        prior = known_devices_prior(others, start)
+    if others:
+        prior = known_devices_prior(others, prior or FRESH)
     return calibrate(
         start,
         measured,

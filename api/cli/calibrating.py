@@ -109,10 +109,7 @@ def _calibrate(arguments: argparse.Namespace) -> int:
 
 
 def _lowering_of(device: Device, runtime: str) -> str:
-    from gensynth.passes.cost import LOWERINGS
-
-    lowering = device.runtimes[runtime].lowering
-    return next((name for name, item in LOWERINGS.items() if item == lowering), "its own")
+    return device.runtimes[runtime].lowering.name or "its own"
 
 
 def _plot(found: Calibration, path: Path) -> Path | None:

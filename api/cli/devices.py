@@ -72,7 +72,7 @@ def _as_json(device: Device) -> dict[str, object]:
         "runtimes": {
             key: {
                 "description": item.description,
-                "lowering": _lowering_name(item.lowering),
+                "lowering": item.lowering.name,
                 **dataclasses.asdict(item.lowering),
             }
             for key, item in device.runtimes.items()
@@ -86,12 +86,6 @@ def _as_json(device: Device) -> dict[str, object]:
         "networks_seen": {runtime: list(item) for runtime, item in device.networks_seen.items()},
         "sources": dict(device.sources),
     }
-
-
-def _lowering_name(lowering: Lowering) -> str | None:
-    from gensynth.passes.cost import LOWERINGS
-
-    return next((name for name, known in LOWERINGS.items() if known == lowering), None)
 
 
 def _place(name: str) -> tuple[int, str]:
@@ -116,7 +110,7 @@ def _tell(device: Device) -> None:
     print_table(
         ["runtime", "lowering", "description"],
         [
-            [name, _lowering_name(item.lowering) or _spelt(item.lowering), item.description]
+            [name, item.lowering.name or _spelt(item.lowering), item.description]
             for name, item in device.runtimes.items()
         ],
     )

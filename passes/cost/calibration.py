@@ -208,7 +208,7 @@ def _choose_lowering(
         order = np.random.Generator(np.random.Philox(key=0)).permutation(len(measured))
         measured = [measured[index] for index in sorted(order[:CHOOSING])]
     candidates = {name: item for name, item in LOWERINGS.items() if item != usual}
-    candidates = {_name_of(usual): usual, **candidates}
+    candidates = {usual.name or "its own": usual, **candidates}
     misfits: dict[str, float] = {}
     tried: dict[str, list[Mapping[KernelShape, int]]] = {}
     for name, candidate in candidates.items():
@@ -225,10 +225,6 @@ def _choose_lowering(
     first, (best, least) = next(iter(candidates)), ranked[0]
     clearly = least <= CLEARLY * misfits[first] and misfits[first] - least > STRONG
     return candidates[best if clearly else first], ranked
-
-
-def _name_of(lowering: Lowering) -> str:
-    return next((name for name, item in LOWERINGS.items() if item == lowering), "its own")
 
 
 # Cross-validation.
@@ -383,7 +379,7 @@ def _ranges(observations: Sequence[Observation]) -> dict[str, Range]:
 # Devices that are known.
 
 
-def known_devices_prior(devices: Sequence[Device], like: Device, *, base: Prior = FRESH) -> Prior:
+def known_devices_prior(devices: Sequence[Device], base: Prior = FRESH) -> Prior:
     """Returns a prior from devices already calibrated: their coefficients' mean logs, and how these vary together.
 
     A common factor of all times is left as free as it is without knowledge of other devices. With two devices or fewer

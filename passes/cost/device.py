@@ -126,7 +126,7 @@ class Device:
 
     `peak_bandwidth` [GB/s] and `cache` [bytes] are the hardware's. `rails` are the power rails that energy was or is
     to be measured on, the total first. `evidence` is keyed by (runtime, `latency` or `energy`), `seen` by runtime and
-    kind of kernel, `networks_seen` by runtime: least and most predicted milliseconds of a network in the fit.
+    kind of kernel, `networks_seen` by runtime: least and most milliseconds that a network in the fit takes.
     """
 
     name: str

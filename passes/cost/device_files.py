@@ -9,6 +9,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from gensynth.ir import UsageError, nearest, write_atomically
@@ -59,11 +60,12 @@ def device_names() -> tuple[str, ...]:
     return tuple(sorted({*_built_in(), *_registered}))
 
 
-_loaded: dict[str, Device] = {}
+_read_before: dict[Path, tuple[str, Device]] = {}
+"""What device files held when they were last read, and the devices that this made."""
 
 
 def load_device(name: str | os.PathLike[str]) -> Device:
-    """Returns a device by name, or from a file that ends in `.toml`.
+    """Returns a device by name, or from a file that ends in `.toml`; the same object while the file stays as it is.
 
     Raises:
         UsageError: there is no such device, or the file is none; the message says which key and why.
@@ -71,17 +73,13 @@ def load_device(name: str | os.PathLike[str]) -> Device:
     text = os.fspath(name)
     if text.endswith(".toml"):
         return _read(Path(text))
-    found = _loaded.get(text)
-    if found is None:
-        files = _built_in()
-        if text in files:
-            found = _loaded[text] = _read(files[text])
-        elif text in device_names():
-            return _registered[text]
-        else:
-            known = nearest(text, device_names(), what="devices")
-            raise UsageError(f"unknown device '{text}'", hint=f"{known}\nor give a device file (.toml)")
-    return found
+    files = _built_in()
+    if text in files:
+        return _read(files[text])
+    if text not in device_names():
+        known = nearest(text, device_names(), what="devices")
+        raise UsageError(f"unknown device '{text}'", hint=f"{known}\nor give a device file (.toml)")
+    return _registered[text]
 
 
 # Reading.
@@ -89,14 +87,20 @@ def load_device(name: str | os.PathLike[str]) -> Device:
 
 def _read(path: Path) -> Device:
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        before = _read_before.get(path)
+        if before is not None and before[0] == text:
+            return before[1]
+        table = tomllib.loads(text)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}", hint="give the path of a device file") from None
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is no text: byte {error.start} is not UTF-8", hint="give a device file") from None
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{path}: {error}", hint="it is no TOML; mend it there") from None
-    return _device(_Table(table, str(path)), path.stem)
+    found = _device(_Table(table, str(path)), path.stem)
+    _read_before[path] = text, found
+    return found
 
 
 @dataclass(frozen=True)
@@ -214,8 +218,7 @@ def archetype(device: Device) -> dict[str, float]:
 
     The rate of another precision than the first follows the peaks, the energy of a MAC the bytes of a number.
     """
-    kinds = tomllib.loads((Path(__file__).parent / "archetypes.toml").read_text(encoding="utf-8"))
-    table = _Table(kinds, "archetypes.toml").table(device.kind)
+    table = _Table(_archetypes(), "archetypes.toml").table(device.kind)
     found = _flat(table.table("coefficients"))
     name, first = next(iter(device.precisions.items()))
     found["rate"] = table.number("rate_share") * first.peak
@@ -225,6 +228,11 @@ def archetype(device: Device) -> dict[str, float]:
             found[f"precision.{other}.rate"] = (precision.peak / first.peak) ** 0.85
             found[f"precision.{other}.mac"] = precision.bytes / first.bytes
     return found
+
+
+@cache
+def _archetypes() -> dict[str, object]:
+    return tomllib.loads((Path(__file__).parent / "archetypes.toml").read_text(encoding="utf-8"))
 
 
 def _precision(table: _Table) -> Precision:
@@ -398,7 +406,7 @@ def _as_table(device: Device) -> dict[str, object]:
         "precisions": {key: dataclasses.asdict(item) for key, item in device.precisions.items()},
         "power_modes": {key: dataclasses.asdict(item) for key, item in device.power_modes.items()},
         "runtimes": {
-            key: {"lowering": _lowering_text(item.lowering), "description": item.description}
+            key: {"lowering": item.lowering.name or _lowering_table(item.lowering), "description": item.description}
             for key, item in device.runtimes.items()
         },
         "coefficients": coefficients,
@@ -408,8 +416,5 @@ def _as_table(device: Device) -> dict[str, object]:
     }
 
 
-def _lowering_text(lowering: Lowering) -> object:
-    for name, known in LOWERINGS.items():
-        if known == lowering:
-            return name
+def _lowering_table(lowering: Lowering) -> dict[str, object]:
     return {key: list(value) if isinstance(value, tuple) else value for key, value in vars(lowering).items()}

@@ -12,8 +12,8 @@ from gensynth.ir import Graph, UsageError, nearest
 
 from .device import Condition, Device, Evidence, Range
 from .device_files import load_device
-from .model import FILLING, SHARING, Effective, effective
-from .workload import KINDS, Kernel, KernelShape, kernel_shapes, kernels_of
+from .model import Effective, Shapes, effective, kernel_energy, kernel_times
+from .workload import Kernel, KernelShape, kernel_shapes, kernels_of
 
 __all__ = ["CostModel", "Estimate", "Interval", "KernelEstimate", "cost_model", "parse_device"]
 
@@ -123,14 +123,6 @@ class CostModel:
         self._given: Effective = effective(device, condition)
         self._overhead = self._given.overhead
         self._static = self._given.static
-        by_kind = zip(
-            self._given.launch.tolist(),
-            self._given.rate.tolist(),
-            self._given.bandwidth.tolist(),
-            self._given.mac.tolist(),
-            strict=True,
-        )
-        self._by_kind = dict(zip(KINDS, by_kind, strict=True))
         self._seen = device.seen.get(condition.runtime, {})
         self._costs: dict[KernelShape, _Cost] = {}
 
@@ -178,26 +170,18 @@ class CostModel:
         )
 
     def _cost(self, shape: KernelShape) -> _Cost:
-        given = self._given
-        launch, rate, bandwidth, mac = self._by_kind[shape.kind]
-        launch *= 1e-3
-        compute = shape.macs * given.batch / rate * 1e-6
-        if shape.kind in FILLING:
-            compute *= 1.0 + given.pixels / max(shape.outputs * given.batch, 1)
-        if shape.kind in SHARING:
-            compute *= (1.0 + given.reduction / max(shape.reduction, 1)) * (1.0 + given.channels / shape.channels)
-        activations = (shape.read + shape.written) * given.batch * given.element
-        hit = 1.0 / (1.0 + (2.0 * activations / given.cache) ** 2)
-        moved = shape.weights * given.element + activations * (1.0 - hit + hit / given.cached)
-        memory = moved / bandwidth * 1e-6
-        latency = launch + (compute**3 + memory**3) ** (1 / 3)
-        energy = (
-            given.static * latency
-            + mac * shape.macs * given.batch * 1e-9
-            + given.byte * moved * 1e-9
-            + given.kernel * 1e-3
+        one = Shapes((shape,))
+        times = kernel_times(one, self._given)
+        energy = kernel_energy(one, times, self._given)
+        found = _Cost(
+            latency=float(times.total[0]),
+            energy=float(energy[0]),
+            launch=float(times.launch[0]),
+            compute=float(times.compute[0]),
+            memory=float(times.memory[0]),
+            moved=float(times.moved[0]),
+            strange=self._strangeness(shape),
         )
-        found = _Cost(latency, energy, launch, compute, memory, moved, self._strangeness(shape))
         self._costs[shape] = found
         return found
 

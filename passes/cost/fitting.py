@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .device import BY_KIND, Condition, Device
-from .model import Effective, Shapes, bytes_moved, effective, terms, unfilled
+from .model import Effective, Shapes, effective, kernel_times, terms, unfilled
 from .workload import KINDS, KernelShape
 
 __all__ = ["Observation", "Prior", "Table", "fit_device", "misfit", "predict"]
@@ -149,15 +149,10 @@ class _Group:
     def evaluate(self, given: Effective, want_energy: bool) -> tuple[Vector, Vector, Vector, Vector]:
         """Returns milliseconds and their derivatives by free logs, millijoules and theirs."""
         shapes, counts = self.table.shapes, self.table.counts
-        launch = given.launch[shapes.kind] * 1e-3
+        times = kernel_times(shapes, given)
         by_pixels, by_reduction, by_channels = unfilled(shapes, given)
-        compute = (
-            shapes.macs * given.batch / given.rate[shapes.kind] * 1e-6
-            * (1.0 + by_pixels) * (1.0 + by_reduction) * (1.0 + by_channels)
-        )  # fmt: skip
-        moved = bytes_moved(shapes, given)
-        memory = moved / given.bandwidth[shapes.kind] * 1e-6
-        busy = np.cbrt(compute**3 + memory**3)
+        launch, compute, memory, moved = times.launch, times.compute, times.memory, times.moved
+        busy = times.total - launch
         safe = np.maximum(busy, 1e-300)
         of_compute, of_memory = compute * (compute / safe) ** 2, memory * (memory / safe) ** 2
         saved = -self._cached_bytes(given) / np.maximum(moved, 1e-300)
@@ -170,7 +165,7 @@ class _Group:
             + np.outer(of_compute * by_reduction / (1.0 + by_reduction), self.slopes["reduction"])
             + np.outer(of_compute * by_channels / (1.0 + by_channels), self.slopes["channels"])
         )
-        time = given.overhead + counts @ (launch + busy)
+        time = given.overhead + counts @ times.total
         time_slope = counts @ slope + given.overhead * self.slopes["overhead"]
         if not want_energy:
             return time, time_slope, time, time_slope
@@ -247,8 +242,7 @@ def fit_device(
     told = [name for name in prior.names if name.split(".")[0] not in ("runtime", "mode", "precision")]
     free = dict.fromkeys([*_free_names(device, observations), *told])
     names = {name: position for position, name in enumerate(free)}
-    centre = np.log([device.coefficient(name) for name in names])
-    whitener = _whitener(prior, names, centre)
+    centre, precision = _belief(prior, names, device)
     groups, measured, weight = _rows(device, observations, names)
     logs = np.log(measured)
     reweights = np.ones(len(logs))
@@ -256,7 +250,6 @@ def fit_device(
         at = centre + _starting_shift(device, observations, names)
     else:
         at = np.log([near.coefficient(name) for name in names])
-    precision = whitener.T @ whitener
 
     def evaluate(point: Vector) -> tuple[Vector, Vector]:
         predicted, slope = _evaluate(point, groups, len(logs))
@@ -305,13 +298,12 @@ def _minimize(
 def misfit(start: Device, fitted: Device, observations: Sequence[Observation], prior: Prior) -> float:
     """Returns what a fit from `start` has minimized: twice the negative log posterior, but for a constant."""
     names = {name: position for position, name in enumerate(_free_names(start, observations))}
-    centre = np.log([start.coefficient(name) for name in names])
-    whitener = _whitener(prior, names, centre)
+    centre, precision = _belief(prior, names, start)
     groups, measured, weight = _rows(fitted, observations, names)
     point = np.log([fitted.coefficient(name) for name in names])
     logs, _ = _evaluate(point, groups, len(measured))
     off = (logs - np.log(measured)) * weight
-    return float(np.sum(2.0 * (np.sqrt(1.0 + off**2) - 1.0)) + np.sum((whitener @ (point - centre)) ** 2))
+    return float(np.sum(2.0 * (np.sqrt(1.0 + off**2) - 1.0)) + (point - centre) @ precision @ (point - centre))
 
 
 def with_coefficients(device: Device, names: Iterable[str], logs: Vector) -> Device:
@@ -320,15 +312,16 @@ def with_coefficients(device: Device, names: Iterable[str], logs: Vector) -> Dev
     return dataclasses.replace(device, coefficients={**device.coefficients, **found})
 
 
-def _whitener(prior: Prior, names: Mapping[str, int], centre: Vector) -> Vector:
-    """Returns the matrix W with |W (x - centre)|^2 the prior's quadratic form; sets the prior's own centre."""
+def _belief(prior: Prior, names: Mapping[str, int], device: Device) -> tuple[Vector, Vector]:
+    """Returns the centre of the logs of free coefficients, and the inverse of their covariance."""
+    centre = np.log([device.coefficient(name) for name in names])
     covariance = np.diag([prior.deviation(name) ** 2 for name in names])
     if prior.covariance is not None:
         known = [position for position, name in enumerate(prior.names) if name in names]
         where = [names[prior.names[position]] for position in known]
         covariance[np.ix_(where, where)] = prior.covariance[np.ix_(known, known)]
         centre[where] = np.array(prior.centre)[known]
-    return np.asarray(np.linalg.cholesky(np.linalg.inv(covariance)).T, dtype=np.float64)
+    return centre, np.asarray(np.linalg.inv(covariance), dtype=np.float64)
 
 
 def _rows(

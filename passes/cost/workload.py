@@ -119,6 +119,11 @@ class Lowering:
                 if word not in known:
                     raise UsageError(f"a lowering's {field}: '{word}'", hint=nearest(word, known, what="words"))
 
+    @property
+    def name(self) -> str | None:
+        """The name of the lowering among `LOWERINGS`, or None."""
+        return next((name for name, known in LOWERINGS.items() if known == self), None)
+
     def joining(self) -> frozenset[type[Op]]:
         """Returns the ops that join."""
         return frozenset(op for word in self.joins for op in _ROLES[word])

@@ -176,9 +176,9 @@ def test_devices_known_before_tell_what_a_new_one_is_like(tmp_path: Path) -> Non
     no_pools = [item for item in measured if item.family == "resnet"][:4]
     pools = [item for item in measured if item.family != "resnet"]
     plain = calibrate(device, no_pools, cross_validate=False).device
-    taught = calibrate(device, no_pools, prior=known_devices_prior(known, device), cross_validate=False).device
+    taught = calibrate(device, no_pools, prior=known_devices_prior(known), cross_validate=False).device
     assert off(taught, pools) < 0.3 * off(plain, pools)
-    assert known_devices_prior(known[:2], device).covariance is None
+    assert known_devices_prior(known[:2]).covariance is None
     nearest, _ = nearest_device([device, dear_pools], measured)
     assert nearest is dear_pools
 

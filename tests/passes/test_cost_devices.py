@@ -135,3 +135,10 @@ def test_a_registered_device_is_known_by_its_name(tmp_path: Path) -> None:
     assert load_device("board-of-tests") is device
     with pytest.raises(UsageError, match="already"):
         register_device(dataclasses.replace(device, cache=1))
+
+
+def test_a_device_file_is_parsed_again_only_when_it_has_changed(tmp_path: Path) -> None:
+    device = board(tmp_path)
+    assert load_device(tmp_path / "board.toml") is device
+    changed = board(tmp_path, DEVICE.replace("cache = 500000", "cache = 600000"))
+    assert changed is not device and changed.cache == 600000

@@ -153,6 +153,11 @@ def test_power_modes_of_a_new_device_need_no_clocks(tmp_path: Path) -> None:
     assert slow / fast == pytest.approx(2.5, rel=0.1)
 
 
+def test_fewer_known_devices_than_tell_how_devices_vary_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="2 known devices tell nothing"):
+        calibrate_device(five(tmp_path), "my-board", known=("host", "tegra-x2-cpu"))
+
+
 @pytest.mark.parametrize(
     ("device", "like", "says"),
     [
