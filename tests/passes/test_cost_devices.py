@@ -9,7 +9,7 @@ import pytest
 from device_cases import DEVICE, board, true_board
 
 from gensynth.ir import UsageError
-from gensynth.passes.cost import device_names, load_device, parse_device, register_device, save_device
+from gensynth.passes.cost import device_files, device_names, load_device, parse_device, register_device, save_device
 from gensynth.passes.cost.device import Evidence, Range
 
 
@@ -128,7 +128,9 @@ def test_a_text_that_names_no_device_is_refused(text: str, says: str, mends: str
     assert says in told.value.message and mends in (told.value.hint or "")
 
 
-def test_a_registered_device_is_known_by_its_name(tmp_path: Path) -> None:
+def test_a_registered_device_is_known_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A copy, since other tests look among all devices that are known.
+    monkeypatch.setattr(device_files, "_registered", dict(device_files._registered))
     device = dataclasses.replace(board(tmp_path), name="board-of-tests")
     register_device(device)
     assert "board-of-tests" in device_names()
