@@ -13,7 +13,7 @@ from .choices.open_kernel import OpenKernel
 from .choices.open_width import OpenWidth
 from .choices.sort_channels import SortChannels
 from .choices.update import Update
-from .fold_zeros import FoldZeros, fold_zeros
+from .fold_zeros import FoldZeros, fold_zeros, gives_zeros
 from .manager import DumpIR, Instrument, Ledger, LedgerRow, PassManager, PrintIR, run_pipeline
 from .pipeline import parse_pipeline, pipeline_text
 from .requirements import COMPUTABLE, METRICS, ON_DEVICE, Requirement, parse_requirement, parse_requirements
@@ -59,6 +59,7 @@ __all__ = [
     "all_passes",
     "canonicalize",
     "fold_zeros",
+    "gives_zeros",
     "option",
     "parse_pipeline",
     "parse_requirement",

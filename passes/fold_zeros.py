@@ -11,7 +11,7 @@ from .base import Pass, PassResult
 from .canonicalize import canonicalize
 from .rewriting import with_operands
 
-__all__ = ["FoldZeros", "cut_zeros", "fold_zeros"]
+__all__ = ["FoldZeros", "cut_zeros", "fold_zeros", "gives_zeros"]
 
 
 class FoldZeros(Pass, name="fold-zeros"):
@@ -100,6 +100,18 @@ def cut_zeros(graph: Graph) -> Graph:
         elif node.name in padding:
             live.append(node)
     return graph.replace(nodes=tuple(reversed(live)), outputs=outputs)
+
+
+def gives_zeros(graph: Graph) -> bool:
+    """Whether every output of a graph is zeros, made as rows of padding cut off again."""
+    padded: dict[str, int] = {}
+    zeros: set[str] = set()
+    for node in graph.nodes:
+        if isinstance(node.op, Pad) and node.op.value == 0.0:
+            padded[node.name] = node.op.pads()[0]
+        elif _gives_zeros(node, padded):
+            zeros.add(node.name)
+    return all(value.name in zeros for value in graph.outputs)
 
 
 def _gives_zeros(node: Node, padded: Mapping[str, int]) -> bool:

@@ -71,6 +71,7 @@ class Emission:
         """Returns the candidates of the seed pool, each architecture once at its first seed, the best first."""
         synthesis = self.synthesis
         explorer = Explorer(synthesis.inquisitor, synthesis.config.search)
+        synthesis.inquisitor.look_at(self.generator.graph)
         family = self.generator.distinct(range(self.settings.pool))
         ranked = synthesis.inquisitor.rank([explorer.candidate(self.generator, decided) for decided in family])
         likely = ranked[: max(_PROBED, self.settings.seeds)]
@@ -85,7 +86,7 @@ class Emission:
         networks = []
         for item in batch:
             origin = explorer.origin(item)
-            network = Network(item.graph, origin.weights())
+            network = Network(origin.decided.graph, origin.weights())
             networks.append((origin.decided.seed, network))
             seed = origin.decided.seed
             jobs.append(synthesis.train_fully(network, f"seed-{seed:06d}", {"what": "emitted", "seed": seed}))
@@ -96,7 +97,7 @@ class Emission:
             if "error" in result:
                 continue
             accuracy = float(result["accuracy"])  # type: ignore[arg-type]
-            feasible = synthesis.inquisitor.holds(item.costs, accuracy)
+            feasible = synthesis.inquisitor.holds(item.known_costs, accuracy)
             assert job.saved is not None
             emitted.append(Emitted(seed, Network(network.graph), job.saved, accuracy, feasible))
         return emitted

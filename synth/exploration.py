@@ -6,8 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from gensynth.ir import PassError, Weights, architecture_hash
 from gensynth.passes import Commit, Decided, Offer, parse_pipeline
 from gensynth.passes.cost import cost
@@ -18,7 +16,7 @@ from .inquisitor import UNREACHED, Candidate, Inquisitor, Reason
 if TYPE_CHECKING:
     from .config import SearchSettings
 
-__all__ = ["Explorer", "Origin"]
+__all__ = ["Explorer", "Idea", "Origin"]
 
 _NEIGHBOURS_OF = 5
 """One-choice neighbours are taken of this many of the best candidates known."""
@@ -34,6 +32,15 @@ class Origin:
     def weights(self) -> Weights | None:
         """Returns the weights that the network inherits."""
         return self.generator.weights_for(self.decided)
+
+
+@dataclass(frozen=True)
+class Idea:
+    """A network thought of, by its decisions or by the seed that draws them, as a candidate that is not built yet."""
+
+    decisions: Mapping[str, int]
+    seed: int | None
+    candidate: Candidate
 
 
 class Explorer:
@@ -53,75 +60,90 @@ class Explorer:
         name = architecture_hash(decided.graph)
         if name in self._made:
             return self.inquisitor.candidates.get(name, self._made[name][0])
-        choices = generator.graph.choices
-        for identifier in choices:
-            self._known.setdefault(identifier)
-        labels = {}
-        for identifier in self._known:
-            if identifier in decided.reached:
-                labels[identifier] = choices[identifier].labels[decided.reached[identifier]]
-            else:
-                labels[identifier] = self.settled.get(identifier, UNREACHED)
+        labels = self._labels(generator, decided.reached)
         candidate = Candidate(decided.seed, name, decided.graph, labels, self.inquisitor.meter(decided.graph))
         self._made[name] = candidate, Origin(generator, decided)
         return candidate
+
+    def _labels(self, generator: Generator, decisions: Mapping[str, int]) -> dict[str, str]:
+        """Returns what every choice that there ever was came to."""
+        choices = generator.graph.choices
+        for identifier in choices:
+            self._known.setdefault(identifier)
+        return {
+            identifier: choices[identifier].labels[decisions[identifier]]
+            if identifier in decisions
+            else self.settled.get(identifier, UNREACHED)
+            for identifier in self._known
+        }
 
     def origin(self, candidate: Candidate) -> Origin:
         """Returns how a candidate came about."""
         return self._made[candidate.hash][1]
 
-    def pool(self, generator: Generator, cycle: int) -> list[Candidate]:
-        """Returns the candidates of a cycle: fresh seeds, and one-choice neighbours of the best known."""
-        found: dict[str, Candidate] = {}
+    def pool(self, generator: Generator, cycle: int) -> list[Idea]:
+        """Returns the ideas of a cycle: fresh seeds, and one-choice neighbours of the best networks known."""
+        self.inquisitor.look_at(generator.graph)
         first = cycle * 1_000_000
+        found: dict[tuple[int, ...], Idea] = {}
         for seed in range(first, first + self.settings.draws):
-            candidate = self.candidate(generator, generator.decide(seed))
-            found.setdefault(candidate.hash, candidate)
+            idea = self._idea(generator, generator.materializer.draw(seed), seed)
+            found.setdefault(tuple(idea.decisions.values()), idea)
         best = self.inquisitor.rank(self.probed())[:_NEIGHBOURS_OF] if self.probed() else []
         for item in best:
-            for decided in self._neighbours(generator, item):
-                candidate = self.candidate(generator, decided)
-                found.setdefault(candidate.hash, candidate)
+            for decisions in self._neighbours(generator, item):
+                found.setdefault(tuple(decisions.values()), self._idea(generator, decisions, None))
         return list(found.values())
 
-    def _neighbours(self, generator: Generator, candidate: Candidate) -> Iterable[Decided]:
-        """Yields feasible networks one choice away from a candidate, by the generator as it is now."""
+    def _idea(self, generator: Generator, decisions: Mapping[str, int], seed: int | None) -> Idea:
+        labels = self.inquisitor.encoding.reached(self._labels(generator, decisions))
+        return Idea(decisions, seed, Candidate(seed or 0, "", None, labels, None))
+
+    def build(self, generator: Generator, idea: Idea) -> Candidate | None:
+        """Returns the network that an idea comes to, repaired where it misses a requirement; None if none is near."""
+        try:
+            if idea.seed is not None:
+                return self.candidate(generator, generator.decide(idea.seed))
+            return self.candidate(generator, generator.materializer.from_decisions(idea.decisions))
+        except PassError:
+            if idea.seed is not None:
+                raise
+            return None
+
+    def _neighbours(self, generator: Generator, candidate: Candidate) -> Iterable[Mapping[str, int]]:
+        """Yields decisions one choice away from a candidate, by the generator as it is now."""
         choices = generator.graph.choices
         likely = generator.materializer.most_likely()
         start = {}
         for identifier, info in choices.items():
             label = candidate.labels.get(identifier, "original")
             start[identifier] = info.labels.index(label) if label in info.labels else likely[identifier]
-        reached: dict[str, int] = {}
-        generator.materializer.build(start, reached)
-        for identifier in reached:
-            for index in range(len(choices[identifier].labels)):
+        for identifier, info in choices.items():
+            if candidate.labels.get(identifier, "original") == UNREACHED:
+                continue
+            for index in range(len(info.labels)):
                 if index != start[identifier]:
-                    try:
-                        yield generator.materializer.from_decisions({**start, identifier: index})
-                    except PassError:  # no feasible network near this neighbour: it is none
-                        continue
+                    yield {**start, identifier: index}
 
     def probed(self) -> list[Candidate]:
         """Returns every candidate that has been probed."""
         return [item for item in self.inquisitor.candidates.values() if item.scores is not None]
 
-    def known(self, pool: Sequence[Candidate]) -> list[Candidate]:
-        """Returns everything there is an opinion on: the candidates probed so far, and those of a pool."""
-        found = {item.hash: item for item in pool}
-        found.update({item.hash: item for item in self.probed()})
-        return list(found.values())
+    def known(self, pool: Sequence[Idea]) -> list[Candidate]:
+        """Returns everything there is an opinion on: the candidates probed so far, and the ideas of a pool."""
+        return [*[item.candidate for item in pool], *self.probed()]
 
-    def worth_probing(self, pool: Sequence[Candidate]) -> list[Candidate]:
-        """Returns those of a pool to probe: half of them the most promising by what is known, the rest in order."""
-        fresh = [item for item in pool if item.scores is None]
-        if not fresh:
-            return []
-        count = min(self.settings.probes, len(fresh))
-        judged = self.inquisitor.judge(fresh)
-        picked = np.argsort(-judged.improvement, kind="stable").tolist()[: (count + 1) // 2]
-        others = [index for index in range(len(fresh)) if index not in set(picked)]
-        return [fresh[index] for index in picked + others[: count - len(picked)]]
+    def worth_probing(self, generator: Generator, pool: Sequence[Idea]) -> list[Candidate]:
+        """Builds those ideas of a pool that are worth a probe, each architecture once."""
+        order = self.inquisitor.worth_probing([item.candidate for item in pool], len(pool))
+        found: dict[str, Candidate] = {}
+        for index in order:
+            if len(found) == self.settings.probes:
+                break
+            built = self.build(generator, pool[index])
+            if built is not None and built.scores is None:
+                found.setdefault(built.hash, built)
+        return list(found.values())
 
     def take_probes(self, probed: Sequence[Candidate], results: Sequence[Mapping[str, object]]) -> None:
         """Shows the inquisitor what probes gave."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
+
+import numpy as np
 
 from gensynth.ir import UsageError, nearest
 from gensynth.passes.cost import Costs, Totals, device_names, device_text
@@ -60,7 +61,8 @@ def netscore(outcome: Outcome) -> float:
 
 
 def _score(outcome: Outcome, costs: float) -> float:
-    return 20.0 * math.log10(max(outcome.accuracy, 0.01) ** 2 / math.sqrt(costs))
+    score: float = 20.0 * np.log10(np.maximum(outcome.accuracy, 0.01) ** 2 / np.sqrt(costs))
+    return score
 
 
 def accuracy(outcome: Outcome) -> float:
@@ -108,7 +110,10 @@ PERFORMANCE: Mapping[str, Callable[[Outcome], float]] = {
     "inferences_per_joule": inferences_per_joule,
     "inferences_per_second": inferences_per_second,
 }
-"""The built-in performance functions; more come from the entry-point group `gensynth.performance`."""
+"""The built-in performance functions, which take outcomes of arrays as well.
+
+More come from the entry-point group `gensynth.performance`.
+"""
 
 ON_DEVICE = frozenset({"energy_score", "correct_per_joule", "inferences_per_joule", "inferences_per_second"})
 """The built-in performance functions that judge on a device."""

@@ -245,7 +245,7 @@ class Synthesis:
     def _cycle(self, generator: Generator, explorer: Explorer, cycle: int) -> tuple[Generator, CycleReport]:
         settings = self.config.search
         pool = explorer.pool(generator, cycle)
-        to_probe = explorer.worth_probing(pool)
+        to_probe = explorer.worth_probing(generator, pool)
         results = self.evaluate([self.probe_job(explorer.origin(item), cycle=cycle) for item in to_probe], "probe")
         explorer.take_probes(to_probe, results)
         chosen = self.inquisitor.select(explorer.probed(), settings.networks)

@@ -67,6 +67,7 @@ class Scores:
 
     naswot: float
     synflow: float
+    log_synflow: float
     gradient_norm: float
     jacobian: float
 

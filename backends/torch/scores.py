@@ -11,7 +11,7 @@ from gensynth.ir.ops import BatchNorm
 
 from .module import NetworkModule
 
-__all__ = ["jacobian_score", "naswot_score", "synflow_score"]
+__all__ = ["jacobian_score", "naswot_score", "synflow_scores"]
 
 STIMULI = 64
 """At most so many stimuli enter the kernels of naswot and jacobian."""
@@ -22,13 +22,16 @@ def naswot_score(before_activations: list[Tensor]) -> float:
     if not before_activations:
         return 0.0
     count = min(STIMULI, len(before_activations[0]))
-    states = torch.cat([(tensor[:count] > 0).flatten(1) for tensor in before_activations], 1).float()
-    on = states @ states.T
+    on, units = torch.zeros((count, count), dtype=torch.float64, device=before_activations[0].device), 0
+    for tensor in before_activations:
+        states = (tensor[:count] > 0).flatten(1).float()
+        on += states @ states.T
+        units += states.shape[1]
     each = on.diagonal()
     # on + on = c c', off + off = (1 - c)(1 - c)' = units - c_i - c_j + c c'
-    kernel = states.shape[1] + 2 * on - each[:, None] - each[None, :]
+    kernel = units + 2 * on - each[:, None] - each[None, :]
     ridge = 1e-3 * torch.eye(count, dtype=torch.float64, device=kernel.device)
-    return float(torch.linalg.slogdet(kernel.double() + ridge).logabsdet)
+    return float(torch.linalg.slogdet(kernel + ridge).logabsdet)
 
 
 def jacobian_score(input_gradients: Tensor) -> float:
@@ -43,8 +46,8 @@ def jacobian_score(input_gradients: Tensor) -> float:
     return float(-(shifted.log() + 1.0 / shifted).sum())
 
 
-def synflow_score(module: NetworkModule) -> float:
-    """Returns the logarithm of the synaptic flow. Changes the module for good: positive weights in float64.
+def synflow_scores(module: NetworkModule) -> tuple[float, float]:
+    """Returns synflow and log_synflow; see `Scores`. Changes the module for good: positive weights in float64.
 
     The flow grows exponentially with depth; -700 (about the least logarithm of a float64) stands for none at all.
     """
@@ -61,14 +64,16 @@ def synflow_score(module: NetworkModule) -> float:
                 tensor.fill_(1.0 if local == "scale" else 0.0)
     weights = [tensor for tensor in module.parameters() if tensor.ndim > 1]
     if not weights:
-        return -700.0
+        return -700.0, 0.0
     device = weights[0].device
     ones = [torch.ones(value.type.sizes(1), dtype=torch.float64, device=device) for value in module.graph.inputs]
     found = module(*ones)
     flow = sum((output.sum() for output in (found if isinstance(found, tuple) else (found,))), torch.zeros(()))
     gradients = torch.autograd.grad(flow, weights, allow_unused=True)
-    total = 0.0
+    total, logarithmic = 0.0, 0.0
     for weight, gradient in zip(weights, gradients, strict=True):
         if gradient is not None:
             total += float((weight.detach() * gradient).abs().sum())
-    return math.log(min(max(total, 1e-304), 1e304)) if not math.isnan(total) else -700.0
+            logarithmic += float((weight.detach().abs() * gradient.abs().log1p()).sum())
+    flow_score = math.log(min(max(total, 1e-304), 1e304)) if not math.isnan(total) else -700.0
+    return flow_score, logarithmic if math.isfinite(logarithmic) else 0.0

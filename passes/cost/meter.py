@@ -33,10 +33,14 @@ class OnDevice(NamedTuple):
 
 
 class Costs(NamedTuple):
-    """What a network costs: its counts, and what it takes on devices, by their texts as `device_text` gives them."""
+    """What a network costs: its counts, and what it takes on devices, by their texts as `device_text` gives them.
+
+    `figures` are further costs by name, where someone else measured them.
+    """
 
     totals: Totals
     on: Mapping[str, OnDevice] = MappingProxyType({})
+    figures: Mapping[str, float] = MappingProxyType({})
 
     @classmethod
     def of(cls, found: Costs | Totals) -> Costs:

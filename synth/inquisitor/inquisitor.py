@@ -15,9 +15,12 @@ from gensynth.passes import Requirement, run_pipeline
 from gensynth.passes.cost import Costs, Meter, Totals
 from gensynth.synth.performance import PERFORMANCE, Outcome, Performance
 
+from .assessment import Assessment, Judgement
 from .candidate import UNREACHED, Candidate
+from .encoding import Encoding
+from .experience import Experience
 from .reasons import LabelFigures, Reason, ReasonFigures
-from .surrogate import Posterior, Surrogate
+from .surrogate import Surrogate
 
 if TYPE_CHECKING:
     from gensynth.synth.tasks import Task
@@ -36,6 +39,11 @@ class InquisitorSettings:
     any choice in a cycle, in nats; `floor` is the share of the uniform distribution that always stays. A choice is
     committed when one alternative's probability reaches `commit`, an alternative dropped when its own falls below
     `drop`; `confidence` is the probability of meeting requirements from which a network counts as meeting them.
+    `explore` is the number of probes drawn at random before any is aimed.
+
+    The last five switch parts off, to see what they are worth: `probes` the training-free scores, `learn` what
+    trainings tell, `shortcuts` the belief in ways around what computes, `repair` the walk from a draw to the
+    requirements, and `carry` what earlier searches found. A `trust` that is infinite is no trust region.
     """
 
     family: int = 24
@@ -45,6 +53,12 @@ class InquisitorSettings:
     commit: float = 0.93
     drop: float = 0.03
     confidence: float = 0.5
+    explore: int = 100
+    probes: bool = True
+    learn: bool = True
+    shortcuts: bool = True
+    repair: bool = True
+    carry: bool = True
     offers: tuple[str, ...] = ()
     surrogate: Surrogate = field(default_factory=Surrogate)
 
@@ -61,26 +75,6 @@ class InquisitorSettings:
                 raise UsageError(f"inquisitor: {name} must lie between {low:g} and {high:g}, got {value:g}")
         if self.family < 1 or self.trust <= 0.0:
             raise UsageError("inquisitor: family must be at least 1 and trust above 0")
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """What is expected of some candidates, each an array of shape [n].
-
-    `performance` is the expected U; `feasible` the probability of meeting every requirement; `improvement` the
-    expected improvement of U over the best, under the requirements.
-    """
-
-    posterior: Posterior
-    performance: Vector
-    feasible: Vector
-    improvement: Vector
-
-    @property
-    def worth(self) -> Vector:
-        """The expected U when a network that misses a requirement is worth as little as the worst of the pool."""
-        low = float(self.performance.min()) if len(self.performance) else 0.0
-        return low + self.feasible * (self.performance - low)
 
 
 @dataclass(frozen=True)
@@ -104,8 +98,12 @@ class Inquisitor:
         *,
         validation_size: int,
         settings: InquisitorSettings | None = None,
+        experience: Experience | None = None,
     ) -> None:
-        """Starts with no observations. `validation_size` is the number of images accuracies are measured on."""
+        """Starts with no observations, or with the experience of an earlier search.
+
+        `validation_size` is the number of images accuracies are measured on.
+        """
         self.performance = performance
         self.requirements = tuple(requirements)
         self.device = performance.device if isinstance(performance, Performance) else None
@@ -114,6 +112,15 @@ class Inquisitor:
         self.validation_size = validation_size
         self.settings = settings or InquisitorSettings()
         self.candidates: dict[str, Candidate] = {}
+        self.experience = experience if self.settings.carry else None
+        self.encoding = Encoding()
+        self._program: Graph | None = None
+
+    def look_at(self, graph: Graph) -> None:
+        """Learns the routes of the generator's program, by which networks are compared from here on."""
+        if self._program is None or self._program.nodes != graph.nodes:
+            self.encoding = Encoding(graph)
+        self._program = graph
 
     def observe(self, candidates: Sequence[Candidate]) -> None:
         """Takes candidates in; one of a known architecture replaces what was known of it."""
@@ -139,86 +146,79 @@ class Inquisitor:
     def value(self, candidate: Candidate) -> float:
         """Returns U of a trained candidate."""
         assert candidate.accuracy is not None
-        return self._values(candidate.costs, candidate.accuracy)[0]
+        return self.performance(Outcome.of(candidate.accuracy, candidate.known_costs, self.device))
 
     def meets_requirements(self, candidate: Candidate) -> bool:
         """Whether a trained candidate meets every requirement."""
         assert candidate.accuracy is not None
-        return self.holds(candidate.costs, candidate.accuracy)
+        return self.holds(candidate.known_costs, candidate.accuracy)
 
     def holds(self, found: Costs | Totals, accuracy: float) -> bool:
         """Whether every requirement holds for a network of these costs and this accuracy [percent]."""
         for requirement in self.requirements:
             if requirement.computable and not requirement.holds(requirement.value(found)):
                 return False
-        return self._meets(Outcome.of(accuracy, found))
+        return self.meets(Outcome.of(accuracy, found))
 
-    # Judging.
-
-    def _values(self, costs: Costs, accuracy: float) -> tuple[float, bool]:
-        """Returns U at an accuracy [percent], and whether the requirements hold that need one."""
-        outcome = Outcome.of(accuracy, costs, self.device)
-        return self.performance(outcome), self._meets(outcome)
-
-    def _meets(self, outcome: Outcome) -> bool:
+    def meets(self, outcome: Outcome) -> bool:
+        """Whether those requirements hold that need an accuracy."""
         return all(
             requirement.holds(PERFORMANCE[requirement.metric](outcome))
             for requirement in self.requirements
             if not requirement.computable
         )
 
+    # Judging.
+
+    def assess(self, pool: Sequence[Candidate]) -> Assessment:
+        """Returns what is known of the candidates of a pool and of those trained, to be judged by."""
+        return Assessment(self, pool)
+
     def judge(self, pool: Sequence[Candidate], suppose: Sequence[str] = ()) -> Judgement:
         """Returns what is expected of the candidates of `pool`, after supposing some (by hash) to be trained."""
-        everyone = {candidate.hash: candidate for candidate in pool}
-        for candidate in self.trained:
-            everyone[candidate.hash] = candidate
-        ordered = list(everyone.values())
-        belief = self.settings.surrogate.fit(ordered, validation_size=self.validation_size)
-        position = {candidate.hash: index for index, candidate in enumerate(ordered)}
+        assessment = self.assess(pool)
+        position = {candidate.hash: index for index, candidate in enumerate(pool)}
         for name in suppose:
-            belief.suppose(position[name])
-        whole = belief.posterior()
-        rows = [position[candidate.hash] for candidate in pool]
-        posterior = Posterior(whole.mean[rows], whole.deviation[rows])
-        best = self._best(ordered, whole, [position[candidate.hash] for candidate in self.trained])
-        accuracies, weights = posterior.nodes()
-        performance = np.zeros(len(pool))
-        feasible = np.zeros(len(pool))
-        improvement = np.zeros(len(pool))
-        for row, candidate in enumerate(pool):
-            for accuracy, weight in zip(accuracies[row], weights, strict=True):
-                value, holds = self._values(candidate.costs, float(accuracy))
-                performance[row] += weight * value
-                if holds:
-                    feasible[row] += weight
-                    improvement[row] += weight * (value if best is None else max(0.0, value - best))
-        if best is None:
-            improvement = feasible
-        return Judgement(posterior, performance, feasible, improvement)
+            assessment.suppose(position[name])
+        return assessment.judgement()
 
-    def _best(self, everyone: Sequence[Candidate], posterior: Posterior, trained: Sequence[int]) -> float | None:
-        """Returns the best U among trained candidates believed feasible, at their posterior median; None if none is."""
-        medians = posterior.accuracy()
-        values = []
-        for index in trained:
-            value, holds = self._values(everyone[index].costs, float(medians[index]))
-            if holds:
-                values.append(value)
-        return max(values) if values else None
+    # What to probe and to train.
 
-    # What to train.
+    def worth_probing(self, pool: Sequence[Candidate], count: int) -> list[int]:
+        """Returns which of a pool's candidates (by position, those not probed) to probe, at most `count`.
+
+        The first `explore` probes of a search are taken as the pool has them; after that, those that promise most.
+        """
+        fresh = [index for index, item in enumerate(pool) if item.scores is None]
+        probed = sum(item.scores is not None for item in self.candidates.values())
+        random = fresh[: max(0, min(count, self.settings.explore - probed))]
+        rest = count - len(random)
+        if rest <= 0 or len(random) == len(fresh):
+            return random
+        judged = self.assess(pool).judgement()
+        value = judged.improvement if self.trained else judged.worth
+        taken = set(random)
+        aimed = [index for index in np.array(fresh)[np.argsort(-value[fresh], kind="stable")] if index not in taken]
+        return random + [int(index) for index in aimed[:rest]]
 
     def select(self, pool: Sequence[Candidate], count: int) -> list[Candidate]:
         """Returns up to `count` candidates to train: each pick maximizes expected improvement given those before it."""
         waiting = [candidate for candidate in pool if self._unknown(candidate)]
-        picked: list[Candidate] = []
-        while waiting and len(picked) < count:
-            judged = self.judge(waiting + picked, suppose=[candidate.hash for candidate in picked])
-            values = judged.improvement[: len(waiting)]
-            if values.max() <= 1e-9:
-                values = judged.feasible[: len(waiting)] * judged.posterior.deviation[: len(waiting)]
-            picked.append(waiting.pop(int(values.argmax())))
-        return picked
+        picked: list[int] = []
+        if not waiting:
+            return []
+        assessment = self.assess(waiting)
+        while len(picked) < min(count, len(waiting)):
+            judged = assessment.judgement()
+            values = judged.improvement.copy()
+            free = [index for index in range(len(waiting)) if index not in picked]
+            if values[free].max() <= 1e-9:
+                values = judged.feasible * judged.posterior.deviation
+            best = free[int(values[free].argmax())]
+            picked.append(best)
+            if len(picked) < count:
+                assessment.suppose(best)
+        return [waiting[index] for index in picked]
 
     def _unknown(self, candidate: Candidate) -> bool:
         known = self.candidates.get(candidate.hash)
@@ -226,10 +226,30 @@ class Inquisitor:
 
     def rank(self, pool: Sequence[Candidate]) -> list[Candidate]:
         """Returns candidates from the best expected U down, those likely to meet the requirements first."""
+        return [pool[index] for index in self.order(pool)]
+
+    def order(self, pool: Sequence[Candidate]) -> list[int]:
+        """Returns the positions of candidates from the best expected U down, those likely to be feasible first."""
+        if not pool:
+            return []
         judged = self.judge(pool)
         likely = judged.feasible >= self.settings.confidence
         value = np.where(likely, judged.performance, judged.worth - 1e6)
-        return [pool[index] for index in np.argsort(-value, kind="stable")]
+        return [int(index) for index in np.argsort(-value, kind="stable")]
+
+    def learned(self) -> Experience:
+        """Returns what this search found, for the next one to start from."""
+        return self.assess(self.trained).experience()
+
+    def carried(self) -> dict[str, float] | None:
+        """Returns how much earlier experience helped to tell what trainings gave, or None where there was none.
+
+        `relation` is how closely related the tasks were found, `nats` the gain in log density of the `trainings` seen.
+        """
+        if self.experience is None or not self.trained:
+            return None
+        belief = self.assess(self.trained).belief
+        return {"relation": belief.relation, "nats": belief.gain or 0.0, "trainings": float(len(self.trained))}
 
     # How the generator moves.
 
@@ -263,7 +283,9 @@ class Inquisitor:
         # What is settled takes the choices inside dropped alternatives along, so it comes last, one at a time.
         moved = Network(graph)
         for text, reason in settling:
-            if reason.choice in moved.graph.choices:
+            open_choices = moved.graph.choices
+            last = reason.action == "commit" and len(open_choices) == 1  # a generator keeps one choice
+            if reason.choice in open_choices and not last:
                 moved = run_pipeline(moved, text)
                 passes.append(text)
                 reasons.append(reason)
@@ -311,9 +333,13 @@ class Inquisitor:
         accuracy = judged.posterior.accuracy()
         found: dict[str, LabelFigures] = {}
         for label in labels:
-            rows = [row for row, item in enumerate(pool) if item.labels.get(identifier, UNREACHED) == label]
+            rows = [
+                row
+                for row, item in enumerate(pool)
+                if item.costs is not None and item.labels.get(identifier, UNREACHED) == label
+            ]
             if rows:
-                costs = [pool[row].costs for row in rows]
+                costs = [pool[row].known_costs for row in rows]
                 found[label] = LabelFigures(
                     len(rows),
                     float(judged.performance[rows].mean()),

@@ -3,11 +3,10 @@ import math
 import numpy as np
 import pytest
 
-from gensynth.ir import UsageError, architecture_hash
+from gensynth.ir import DataError, UsageError, architecture_hash
 from gensynth.passes import Materializer, parse_requirements, run_pipeline
 from gensynth.passes.cost import Meter, cost_model
-from gensynth.synth.inquisitor import UNREACHED, Candidate, Inquisitor, InquisitorSettings, Surrogate
-from gensynth.synth.inquisitor.candidate import distances, linear_features
+from gensynth.synth.inquisitor import UNREACHED, Candidate, Experience, Inquisitor, InquisitorSettings
 from gensynth.synth.performance import netscore, parse_performance
 from gensynth.synth.prototypes import prototype
 
@@ -45,31 +44,12 @@ def inquisitor(requirements=(), **settings):
     )
 
 
-def test_distance_counts_the_choices_in_which_two_networks_differ(generator):
-    candidates = draw(generator, range(12))
-    squared = distances(candidates)
-    assert np.allclose(np.diag(squared), 0.0, atol=1e-9)
-    assert np.allclose(squared, squared.T)
-    one, other = candidates[0], candidates[1]
-    differing = sum(one.labels[identifier] != other.labels[identifier] for identifier in one.labels)
-    assert 0.0 < squared[0, 1] <= 2.0 * differing
-
-
-def test_features_are_standardized_and_unprobed_candidates_take_the_middle_rank(generator):
-    candidates = draw(generator, range(6))
-    probed = [candidates[0].probed({"naswot": 3.0}), candidates[1].probed({"naswot": 1.0}), *candidates[2:]]
-    table, names = linear_features(probed)
-    assert names == ("log params", "log macs", "log nodes", "naswot")
-    assert np.allclose(table.mean(axis=0), 0.0, atol=1e-9)
-    assert np.allclose(table[:, :2].std(axis=0), 1.0)
-    assert table[0, 3] > table[2, 3] > table[1, 3]
-
-
 def test_the_surrogate_predicts_held_out_accuracy_and_is_surer_near_what_it_saw(generator):
     candidates = draw(generator, range(60))
-    seen = [item.trained(truth(item)) for item in candidates[:40]]
-    belief = Surrogate().fit([*seen, *candidates[40:]], validation_size=500)
-    posterior = belief.posterior()
+    asked = inquisitor()
+    asked.look_at(generator)
+    asked.observe([item.trained(truth(item)) for item in candidates[:40]])
+    posterior = asked.judge(candidates).posterior
     predicted = posterior.accuracy()[40:]
     actual = np.array([truth(item) for item in candidates[40:]])
     assert np.corrcoef(predicted, actual)[0, 1] > 0.8
@@ -78,13 +58,92 @@ def test_the_surrogate_predicts_held_out_accuracy_and_is_surer_near_what_it_saw(
 
 def test_supposing_a_training_keeps_means_and_shrinks_uncertainty(generator):
     candidates = draw(generator, range(20))
-    pool = [candidates[0].trained(90.0), candidates[1].trained(95.0), *candidates[2:]]
-    belief = Surrogate().fit(pool, validation_size=500)
-    before = belief.posterior()
-    belief.suppose(5)
-    after = belief.posterior()
+    asked = inquisitor()
+    asked.observe([candidates[0].trained(90.0), candidates[1].trained(95.0)])
+    before = asked.judge(candidates).posterior
+    after = asked.judge(candidates, suppose=[candidates[5].hash]).posterior
     assert np.allclose(before.mean, after.mean, atol=1e-6)
     assert after.deviation[5] < before.deviation[5]
+
+
+def test_networks_with_higher_scores_are_believed_better_before_any_training(generator):
+    candidates = draw(generator, range(30))
+    asked = inquisitor()
+    asked.look_at(generator)
+    probed = [item.probed({"naswot": float(index), "rank": float(index)}) for index, item in enumerate(candidates)]
+    asked.observe(probed)
+    mean = asked.judge(probed).posterior.mean
+    assert np.corrcoef(mean, np.arange(len(mean)))[0, 1] > 0.9
+    unprobed = inquisitor(probes=False)
+    unprobed.look_at(generator)
+    unprobed.observe(probed)
+    assert np.ptp(unprobed.judge(probed).posterior.mean) < 1e-9
+
+
+def test_scores_and_costs_of_networks_that_were_not_built_are_forecast_from_those_that_were(generator):
+    candidates = draw(generator, range(90))
+    scored = [item.probed({"naswot": math.log(item.totals.params)}) for item in candidates]
+    asked = inquisitor()
+    asked.look_at(generator)
+    asked.observe(scored[:60])
+    ideas = [Candidate(0, "", None, item.labels, None) for item in scored[60:]]
+    assessment = asked.assess(ideas)
+    actual = np.array([math.log(item.totals.params) for item in scored[60:]])
+    told = assessment.forecast.log_costs[: len(ideas), 1]
+    assert np.corrcoef(told, actual)[0, 1] > 0.9
+    assert np.corrcoef(assessment.forecast.merit[: len(ideas)], actual)[0, 1] > 0.9
+    # a network that was built is known exactly
+    assert asked.assess(scored[:1]).forecast.log_costs[0, 1] == pytest.approx(math.log(scored[0].totals.params))
+
+
+def test_a_ceiling_makes_networks_that_were_not_built_improbable_when_they_will_miss_it(generator):
+    candidates = draw(generator, range(90))
+    bound = int(np.median([item.totals.params for item in candidates]))
+    asked = inquisitor([f"params <= {bound}"])
+    asked.look_at(generator)
+    asked.observe(candidates[:60])
+    ideas = [Candidate(0, "", None, item.labels, None) for item in candidates[60:]]
+    feasible = asked.judge(ideas).feasible
+    holds = np.array([item.totals.params <= bound for item in candidates[60:]])
+    assert feasible[holds].mean() > 0.75
+    assert feasible[~holds].mean() < 0.25
+
+
+def test_experience_of_a_like_task_helps_and_that_of_an_unlike_one_is_let_go(generator, tmp_path):
+    candidates = draw(generator, range(80))
+    first = inquisitor()
+    first.look_at(generator)
+    first.observe([item.trained(truth(item)) for item in candidates[:40]])
+    path = tmp_path / "experience.json"
+    first.learned().save(path)
+    actual = np.array([truth(item) for item in candidates[50:]])
+
+    def told(experience, change, **settings):
+        asked = Inquisitor(
+            netscore, (), validation_size=500, settings=InquisitorSettings(**settings), experience=experience
+        )
+        asked.look_at(generator)
+        asked.observe([item.trained(change(truth(item))) for item in candidates[40:50]])
+        return asked, np.corrcoef(asked.judge(candidates[50:]).posterior.accuracy(), actual)[0, 1]
+
+    carried, with_it = told(Experience.load(path), lambda accuracy: accuracy / 2)
+    _, without = told(Experience.load(path), lambda accuracy: accuracy / 2, carry=False)
+    assert with_it > without
+    found = carried.carried()
+    assert found["relation"] > 0.0
+    assert found["nats"] > 0.0
+    opposite, _ = told(Experience.load(path), lambda accuracy: 100.0 - accuracy)
+    assert opposite.carried()["nats"] < found["nats"]
+    assert opposite.carried()["relation"] < found["relation"]
+
+
+def test_a_file_that_holds_no_experience_is_refused(tmp_path):
+    path = tmp_path / "other.json"
+    path.write_text('{"networks": []}')
+    with pytest.raises(DataError, match="holds no experience"):
+        Experience.load(path)
+    with pytest.raises(DataError, match="cannot read"):
+        Experience.load(tmp_path / "none.json")
 
 
 def test_selection_finds_better_networks_than_chance(generator):
