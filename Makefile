@@ -21,7 +21,7 @@ INSTALLED_FROM := pyproject.toml setup.py requirements.lock Makefile .ci/install
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow lint format types layers packages docs bench bench-quick bench-compile bench-cost devices check-targets check-gpu results lock ci clean
+.PHONY: help demo test test-slow lint format types layers packages docs bench bench-quick bench-compile bench-cost bench-search devices check-targets check-gpu results lock ci clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -92,6 +92,12 @@ bench-cost: $(DEV) ## measure the cost models on published measurements, DATA=FO
 	@test -n "$(DATA)" || { echo "bench-cost wants the folder of the measurements: make bench-cost DATA=FOLDER" >&2; exit 2; }
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python bench/cost.py --data $(DATA) --json docs/results/cost.json \
 		$(if $(SECTIONS),--sections $(SECTIONS))
+	$(BIN)/python bench/results.py
+
+bench-search: $(DEV) ## compare searches on tables of trainings, DATA=FOLDER (hours; SECTIONS picks, BENCH_ARGS='--quick' tries)
+	@test -n "$(DATA)" || { echo "bench-search wants the folder of the tables: make bench-search DATA=FOLDER" >&2; exit 2; }
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python bench/search.py --data $(DATA) --processes $(WORKERS) \
+		$(if $(SECTIONS),--sections $(SECTIONS)) $(BENCH_ARGS)
 	$(BIN)/python bench/results.py
 
 devices: $(DEV) ## calibrate the devices that ship anew, DATA=FOLDER (a few minutes)

@@ -13,6 +13,7 @@ from typing import Any
 
 from compile_figures import Figure, kernel_figures, speed_figures
 from cost_figures import cost_figures
+from search_figures import ABOUT, ABOUT_FAMILIES, search_figures
 
 FOLDER = Path("docs/results")
 
@@ -316,6 +317,16 @@ def cost(found: dict[str, Any]) -> str:
     return "\n\n".join([about, figures(cost_figures(found))])
 
 
+def search(found: dict[str, dict[str, Any]]) -> str:
+    """The inquisitor beside other search strategies, on trainings that were done beforehand."""
+    about = (
+        "Every training was looked up in a table, every probe was real. All methods of a table ran side by side with"
+        " the same seeds and budgets. Settings were chosen on CIFAR-10. What each method is: `synth/search/`; what was"
+        " run: `bench/search.py`."
+    )
+    return "\n\n".join([f"{about} {ABOUT} {ABOUT_FAMILIES}", figures(search_figures(found))])
+
+
 SECTIONS = (
     (
         "demo",
@@ -355,6 +366,7 @@ SECTIONS = (
         compile_kernels,
     ),
     ("cost", "11. Latency and energy: cost models", "`make bench-cost DATA=FOLDER`", cost),
+    ("search", "12. Search", "`make bench-search DATA=FOLDER`", search),
 )
 
 HEAD = """# Results
@@ -365,13 +377,22 @@ from the stored figures in `docs/results/`. Machine: 2 cores of an x86-64 server
 """
 
 
+def stored(name: str) -> Any:
+    """Returns the figures of a section, those of `search` by the name of each run; nothing where there are none."""
+    if name == "search":
+        paths = sorted(FOLDER.glob("search-*.json"))
+        return {path.stem.removeprefix("search-"): json.loads(path.read_text()) for path in paths}
+    path = FOLDER / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
 def main() -> None:
     """Writes the page; a section whose figures are not there is left out."""
     parts = [HEAD]
     for name, title, command, render in SECTIONS:
-        path = FOLDER / f"{name}.json"
-        if path.exists():
-            parts += [f"## {title}\n", f"{command}\n", render(json.loads(path.read_text())) + "\n"]
+        found = stored(name)
+        if found:
+            parts += [f"## {title}\n", f"{command}\n", render(found) + "\n"]
     Path("docs/results.md").write_text("\n".join(parts))
 
 

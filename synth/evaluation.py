@@ -16,12 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
+from gensynth.backends.examples import Examples
 from gensynth.backends.torch.recipe import Recipe
 from gensynth.ir import Network, Weights, load_weights, parse, save_weights
 
 from .tasks import Task, task
 
-__all__ = ["Job", "Outcome", "TaskReference", "probe_network", "run_job"]
+__all__ = ["Job", "Outcome", "TaskReference", "probe_network", "run_job", "stimuli_of"]
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,12 @@ def _probe(job: Job) -> dict[str, object]:
     return probe_network(network, job.task.load(), stimuli=job.stimuli, seed=job.seed)
 
 
+def stimuli_of(on: Task, count: int, seed: int) -> Examples:
+    """Returns the first training examples of a task in a shuffle fixed by `seed`."""
+    training = on.split("train")
+    return training.subset(np.random.Generator(np.random.Philox(key=seed)).permutation(len(training))[:count])
+
+
 def probe_network(network: Network, on: Task, *, stimuli: int = 64, seed: int = 0) -> dict[str, object]:
     """Returns what a probe on real stimuli of a task tells: `scores` of the network, `vertices` and `edges` by name.
 
@@ -114,9 +121,7 @@ def probe_network(network: Network, on: Task, *, stimuli: int = 64, seed: int = 
     """
     from gensynth.backends.torch import probe
 
-    training = on.split("train")
-    order = np.random.Generator(np.random.Philox(key=seed)).permutation(len(training))[:stimuli]
-    responses = probe(network, training.subset(order), seed=seed)
+    responses = probe(network, stimuli_of(on, stimuli, seed), seed=seed)
     scores = {name: float(value) for name, value in asdict(responses.scores).items()}
     shares = [value.dead for value in responses.values]
     ranks = [value.rank for value in responses.values if value.rank > 0]

@@ -54,10 +54,10 @@ class InquisitiveSearch:
         )
         self.inquisitor.look_at(self.problem.graph)
         self._known: dict[Decisions, Candidate] = {}
+        self._shown: dict[Decisions, Candidate] = {}
         self._counters = choice_counters(self.space.choices, max(self.space.sizes))
         self._next_seed = 1_000_000 * (1 + session.seed)
         self._since = 0
-        self._asked: list[Decisions] = []
 
     # The protocol.
 
@@ -65,18 +65,20 @@ class InquisitiveSearch:
         """Returns what promises most."""
         if not self.session.probed and self.settings.probes:
             self._survey()
-        pool = self._pool()
         if self.settings.probes:
-            self._probe(pool, min(_PROBES * count, self.session.probes_left))
-            pool = {key: item for key, item in self._everything(pool).items() if item.scores is not None}
+            left = self.session.probes_left
+            if left > 0:
+                self._probe(self._pool(), min(_PROBES * count, left))
+            pool = {key: item for key, item in self._shown.items() if item.scores is not None}
             if all(key in self.session.trained for key in pool):
-                pool = self._everything(self._pool())
+                pool = {**self._pool(), **self._shown}
+        else:
+            pool = self._pool()
         fresh = [key for key in pool if key not in self.session.trained]
         while len(fresh) < count:
             fresh.append(self.session.draw_new(lambda decisions: decisions in fresh))
         chosen = self.inquisitor.select([self._candidate(key) for key in fresh], count)
-        where = {item.hash: key for key, item in self._known.items()}
-        return [where[item.hash] for item in chosen]
+        return [tuple(map(int, item.hash.split(","))) for item in chosen]
 
     def tell(self, trained: Sequence[Trained]) -> None:
         """Learns from trainings, and moves the generator every few of them."""
@@ -114,7 +116,7 @@ class InquisitiveSearch:
     def _observe(self, decisions: Decisions, candidate: Candidate) -> None:
         if candidate.costs is None:
             candidate = dataclasses.replace(candidate, costs=self.problem.costs(decisions))
-        self._known[decisions] = candidate
+        self._known[decisions] = self._shown[decisions] = candidate
         self.inquisitor.observe([candidate])
 
     def _survey(self) -> None:
@@ -148,17 +150,13 @@ class InquisitiveSearch:
                 chosen.append(keys[index])
         self._take(chosen)
 
-    def _everything(self, pool: dict[Decisions, Candidate]) -> dict[Decisions, Candidate]:
-        known = {key: item for key, item in self._known.items() if item.scores is not None or item.accuracy is not None}
-        return {**{key: self._candidate(key) for key in pool}, **known}
-
     def _pool(self) -> dict[Decisions, Candidate]:
         """Returns networks to think of."""
         found = dict.fromkeys(self._drawn(_DRAWN))
         for _ in range(_UNIFORM):
             found[self.problem.draw(self.session.random)] = None
-        known = [key for key, item in self._known.items() if item.scores is not None or item.accuracy is not None]
-        order = self.inquisitor.order([self._known[key] for key in known]) if known else []
+        known = list(self._shown)
+        order = self.inquisitor.order(list(self._shown.values()))
         for index in order[:_NEIGHBOURS_OF]:
             found.update(dict.fromkeys(self.problem.neighbours(known[index])))
         return {key: self._candidate(key) for key in found}
@@ -192,7 +190,7 @@ class InquisitiveSearch:
     def _move(self) -> None:
         """Moves the generator's logits; choices stay open, since the space is searched to the end."""
         # At the first cycle nothing is settled yet.
-        proposal = self.inquisitor.propose(self.generator.graph, list(self._everything({}).values()), cycle=1)
+        proposal = self.inquisitor.propose(self.generator.graph, list(self._shown.values()), cycle=1)
         if proposal.passes:
             self.generator = self.generator.apply(",".join(proposal.passes))
 

@@ -6,12 +6,13 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 from gensynth.ir import DataError, Graph, Network, architecture_hash
 from gensynth.passes import Materializer, Requirement, fold_zeros
 from gensynth.passes.cost import Costs, Meter
-from gensynth.synth.evaluation import probe_network
+from gensynth.synth.evaluation import probe_network, stimuli_of
 from gensynth.synth.tasks import Task
 
 from .space import Decisions, Space
@@ -91,9 +92,18 @@ class Prober:
         return found
 
     def _key(self, name: str) -> str:
-        assert self.on is not None
-        parts = [name, self.on.name, sorted((k, str(v)) for k, v in self.on.options.items()), self.stimuli, self.seed]
+        parts = [name, self._stimuli, self.seed]
         return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
+
+    @cached_property
+    def _stimuli(self) -> str:
+        """The hash of the images that networks are probed on."""
+        assert self.on is not None
+        digest = hashlib.blake2b(digest_size=16)
+        chosen = stimuli_of(self.on, self.stimuli, self.seed)
+        digest.update(chosen.inputs.tobytes())
+        digest.update(chosen.labels.tobytes())
+        return digest.hexdigest()
 
     def _look_up(self, name: str) -> dict[str, float] | None:
         if self._cache is None:

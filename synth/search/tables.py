@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,8 @@ __all__ = ["Ceiling", "Table", "TableProblem"]
 _TOTALS = Totals(0, 0, 0, 0, 0, 0)
 _SPARSE = 0.2
 """Where a table holds a smaller share of the space than this, networks are drawn from the table."""
+_DRAWS = 20
+"""So are they after so many draws in a row that miss the requirements."""
 
 
 class Ceiling(Requirement):
@@ -232,7 +235,7 @@ class TableProblem(Problem):
         self.rows = table.known(needed)
         if not self.rows:
             raise UsageError(f"no row of the table has all of {', '.join(needed)}", hint="look at its columns")
-        self._keys = list(self.rows)
+        self._sparse = len(self.rows) < _SPARSE * self.space.size
         self._counted = performance.text != "accuracy" or any(not isinstance(item, Ceiling) for item in ceilings)
         self._costs: dict[Decisions, Costs] = {}
 
@@ -241,8 +244,8 @@ class TableProblem(Problem):
         return decisions in self.rows
 
     def known_costs(self, decisions: Decisions) -> Costs | None:
-        """Returns the costs where the table has all that are asked for."""
-        if self._counted and (self._params is None or self._macs is None):
+        """Returns the costs where the table has all that are asked for, or where they had to be counted anyway."""
+        if self._counted and not self.requirements and (self._params is None or self._macs is None):
             return None
         return self.costs(decisions)
 
@@ -273,10 +276,24 @@ class TableProblem(Problem):
 
     def draw(self, random: np.random.Generator) -> Decisions:
         """Returns decisions drawn uniformly among those that hold; from the table's where it holds few of all."""
-        if len(self.rows) >= _SPARSE * self.space.size:
-            return super().draw(random)
-        for _ in range(10_000):
-            decisions = self._keys[int(random.integers(len(self._keys)))]
-            if self.holds(decisions):
-                return decisions
-        return super().draw(random)
+        if not self._sparse:
+            for _ in range(_DRAWS):
+                decisions = self.space.draw(random)
+                if self.holds(decisions):
+                    return decisions
+        return self._holding[int(random.integers(len(self._holding)))]
+
+    @cached_property
+    def _holding(self) -> list[Decisions]:
+        """The decisions of the table that meet the requirements.
+
+        Raises:
+            UsageError: there are none.
+        """
+        self._sparse = True
+        found = [decisions for decisions in self.rows if self.holds(decisions)]
+        if not found:
+            raise UsageError(
+                f"no row of the table meets {'; '.join(map(str, self.requirements))}", hint="raise the ceilings"
+            )
+        return found

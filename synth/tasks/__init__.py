@@ -4,6 +4,7 @@ from .base import SPLITS, Task, parse_task_options, register_task, task, task_fr
 from .cifar import Cifar10, Cifar100
 from .digits import Digits
 from .image_folder import ImageFolder
+from .photographs import Photographs
 
 __all__ = [
     "SPLITS",
@@ -11,6 +12,7 @@ __all__ = [
     "Cifar100",
     "Digits",
     "ImageFolder",
+    "Photographs",
     "Task",
     "parse_task_options",
     "register_task",
