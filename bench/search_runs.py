@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-import pkgutil
 import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +46,6 @@ WITH_PRIOR = (CARRIED, "inquisitor-without-carry")
 
 _COUNTABLE = 20_000
 """In at most so many rows the best is looked for where every network has to be built for it."""
-
-for _module in pkgutil.iter_modules(gensynth.synth.search.__path__):
-    # All strategies that ship are registered.
-    import_module(f"gensynth.synth.search.{_module.name}")
-
 
 @dataclass(frozen=True)
 class Case:

@@ -16,7 +16,7 @@ from gensynth.ir import GenSynthError, ParseError, Source, UsageError, nearest
 from gensynth.passes import Offer, Requirement, parse_pipeline, parse_requirements
 from gensynth.passes.cost import device_text
 
-from .inquisitor import InquisitorSettings, Surrogate
+from .inquisitor import Experience, InquisitorSettings, Surrogate
 from .performance import Performance, parse_performance
 from .prototypes import prototypes
 from .tasks import task
@@ -244,7 +244,7 @@ def parse_config(text: str, name: str = "<config>") -> Config:
         performance=performance.text,
         passes=passes,
         search=reader.settings("search", SearchSettings),
-        inquisitor=_read_inquisitor(reader),
+        inquisitor=_read_inquisitor(reader, name),
         emit=_read_emit(reader),
         training=_read_recipe(reader, "training"),
         search_training=_read_recipe(reader, "search_training" if "search_training" in reader.data else "training"),
@@ -379,8 +379,17 @@ def _read_passes(reader: _Reader) -> str:
     return text
 
 
-def _read_inquisitor(reader: _Reader) -> InquisitorSettings:
+def _read_inquisitor(reader: _Reader, name: str) -> InquisitorSettings:
     settings = reader.settings("inquisitor", InquisitorSettings, skip=("surrogate",))
+    if settings.experience:
+        path = Path(settings.experience)
+        if not path.is_absolute() and not path.exists():
+            path = Path(name).parent / path
+        try:
+            Experience.load(path)
+        except GenSynthError as error:
+            reader.fail(error.message, "inquisitor", "experience", error.hint)
+        settings = dataclasses.replace(settings, experience=str(path))
     for offer in settings.offers:
         try:
             Offer(rewrite=offer)

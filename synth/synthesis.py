@@ -39,7 +39,7 @@ from .evaluation import Job, TaskReference, run_job
 from .executor import Executor, LocalExecutor
 from .exploration import Explorer, Origin
 from .generator import Generator
-from .inquisitor import Inquisitor, Reason
+from .inquisitor import Experience, Inquisitor, Reason
 from .performance import parse_performance
 from .progress import Progress, Silent
 from .prototypes import prototype
@@ -112,7 +112,17 @@ class Synthesis:
             self.requirements,
             validation_size=len(self.task.split("validation")),
             settings=config.inquisitor,
+            experience=self._experience(),
         )
+
+    def _experience(self) -> Experience | None:
+        """Returns what an earlier search found, as it was when this run began: a resumed run takes the same path."""
+        if not self.config.inquisitor.experience:
+            return None
+        kept = self.out / "prior.json"
+        if not kept.exists():
+            Experience.load(self.config.inquisitor.experience).save(kept)
+        return Experience.load(kept)
 
     # Evaluations.
 
@@ -240,6 +250,14 @@ class Synthesis:
             reports.append(report)
             self._keep_cycle(generator, report)
         save(generator, self.out / "generator.gsir")
+        if self.inquisitor.trained:
+            self.inquisitor.learned().save(self.out / "experience.json")
+        carried = self.inquisitor.carried()
+        if carried is not None:
+            self.progress.line(
+                f"experience carried over: related {carried['relation']:.0%}, worth {carried['nats']:+.2f} nats over"
+                f" {carried['trainings']:.0f} trainings"
+            )
         return generator, reports
 
     def _cycle(self, generator: Generator, explorer: Explorer, cycle: int) -> tuple[Generator, CycleReport]:

@@ -162,7 +162,7 @@ def test_what_has_a_ceiling_may_be_counted_by_gensynth(given: list[str], tmp_pat
     out = tmp_path / "out.json"
     assert search.main([*given, *QUICK, "--cost", "macs", "--ceiling", "40k", "--json", str(out)]) == 0
     found = json.loads(out.read_text(encoding="utf-8"))
-    assert found["feasible"] is None and found["optimum"] < 40 + 3 * 8 + 4 * 3 + 8 + 2 * 3
+    assert 0 < found["feasible"] < found["rows"] and found["optimum"] < 40 + 3 * 8 + 4 * 3 + 8 + 2 * 3
     assert found["methods"][OURS]["family"]["least_feasible"] == 1.0
 
 

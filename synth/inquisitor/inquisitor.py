@@ -39,7 +39,8 @@ class InquisitorSettings:
     any choice in a cycle, in nats; `floor` is the share of the uniform distribution that always stays. A choice is
     committed when one alternative's probability reaches `commit`, an alternative dropped when its own falls below
     `drop`; `confidence` is the probability of meeting requirements from which a network counts as meeting them.
-    `explore` is the number of probes drawn at random before any is aimed.
+    `explore` is the number of probes drawn at random before any is aimed; `experience` the file of what an earlier
+    search found, if any.
 
     The last five switch parts off, to see what they are worth: `probes` the training-free scores, `learn` what
     trainings tell, `shortcuts` the belief in ways around what computes, `repair` the walk from a draw to the
@@ -53,12 +54,13 @@ class InquisitorSettings:
     commit: float = 0.93
     drop: float = 0.03
     confidence: float = 0.5
-    explore: int = 100
+    explore: int = 16
     probes: bool = True
     learn: bool = True
     shortcuts: bool = True
     repair: bool = True
     carry: bool = True
+    experience: str = ""
     offers: tuple[str, ...] = ()
     surrogate: Surrogate = field(default_factory=Surrogate)
 

@@ -317,9 +317,9 @@ def whole_order(problem: Problem) -> dict[Decisions, int]:
     return found
 
 
-@register_strategy("local-search-whole")
-class LocalSearchWhole(LocalSearchScored):
-    """Local search that starts from the most promising networks of the whole space, and tries neighbours in that order.
+@register_strategy("local-search-whole-start")
+class LocalSearchWholeStart(LocalSearchScored):
+    """Local search that starts from the most promising networks of the whole space.
 
     A reference that exceeds the limit on probes on purpose: it reads the scores of every network there is. A space of
     more than 20,000 is searched as by `local-search-scored`.
@@ -331,6 +331,14 @@ class LocalSearchWhole(LocalSearchScored):
 
     def ranked(self) -> Iterator[Decisions]:
         return iter(self.order) if self.order else super().ranked()
+
+
+@register_strategy("local-search-whole")
+class LocalSearchWhole(LocalSearchWholeStart):
+    """Local search that starts from the most promising networks of the whole space, and tries neighbours in that order.
+
+    It takes the same path each time, and exceeds the limit on probes as `local-search-whole-start` does.
+    """
 
     def neighbours(self, decisions: Decisions) -> Iterator[Decisions]:
         if not self.order:

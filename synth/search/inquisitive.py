@@ -16,6 +16,7 @@ from .strategy import register_strategy
 
 __all__ = ["InquisitiveSearch", "inquisitor_strategy"]
 
+_SETTINGS = InquisitorSettings(family=64, explore=100)
 _AIMED = (3, 20)
 """Rounds of aimed probes after the random ones and before the first training, and probes in each."""
 _PROBES = 12
@@ -42,7 +43,7 @@ class InquisitiveSearch:
         """Starts from the problem's generator, and from `session.prior` where that is an `Experience`."""
         self.session = session
         self.problem, self.space = session.problem, session.space
-        settings = settings or InquisitorSettings(family=64)
+        settings = settings or _SETTINGS
         self.settings = dataclasses.replace(settings, explore=min(settings.explore, session.limit // 4))
         self.generator = Generator(Network(self.problem.graph))
         self.inquisitor = Inquisitor(
@@ -200,8 +201,7 @@ def inquisitor_strategy(**switches: object) -> type[InquisitiveSearch]:
 
     class Changed(InquisitiveSearch):
         def __init__(self, session: Session) -> None:
-            settings = InquisitorSettings(family=64)
-            super().__init__(session, dataclasses.replace(settings, **switches))  # type: ignore[arg-type]
+            super().__init__(session, dataclasses.replace(_SETTINGS, **switches))  # type: ignore[arg-type]
 
     return Changed
 

@@ -50,6 +50,8 @@ def register_strategy(name: str) -> Callable[[FactoryT], FactoryT]:
 
 def strategies() -> dict[str, Factory]:
     """Returns every strategy by name, plug-ins included."""
+    for module in ("baselines", "bayesian", "inquisitive", "tpe"):
+        importlib.import_module(f"{__package__}.{module}")
     load_plugins(ENTRY_POINTS)
     return dict(sorted(_registry.items()))
 

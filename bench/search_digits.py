@@ -1,0 +1,149 @@
+"""Searches where every evaluation is a training: a ResNet on digits, its choices opened by offered rewrites.
+
+python bench/search_digits.py [--repetitions 5] [--budgets 20,40,80] [--methods NAMES] [--json OUT]
+
+Every method trains by the same short recipe from fresh weights. At each budget stands the best NetScore (validation
+accuracy) trained so far, and that of a family of 16: for a strategy with a generator the networks of 16 fresh seeds,
+trained apart; for any other the 16 best it has trained, the strongest family it could name. What was trained is kept in
+--store, so a run that was cut off goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from harness import print_table, write_json
+from search_statistics import interval
+
+import gensynth as gs
+from gensynth.ir import GenSynthError
+from gensynth.passes import run_pipeline
+from gensynth.synth.config import Config, load_config
+from gensynth.synth.evaluation import TaskReference
+from gensynth.synth.executor import LocalExecutor
+from gensynth.synth.performance import parse_performance
+from gensynth.synth.search.problem import Session
+from gensynth.synth.search.strategy import strategy
+from gensynth.synth.search.training import TrainingProblem
+from gensynth.synth.store import Store
+
+METHODS = (
+    "inquisitor,random,evolution,evolution-scored,local-search,local-search-scored,local-search-guided,tpe,tpe-scored,"
+    "bananas,direct-ei"
+)
+FAMILY = 16
+
+
+def make_problem(config: Config, executor: LocalExecutor, store: Path) -> TrainingProblem:
+    """Returns the problem of a configuration."""
+    reference = TaskReference(config.task, tuple(sorted(config.task_options.items())))
+    on = reference.load()
+    assert config.prototype is not None
+    arguments: dict[str, Any] = {"image": on.image, "classes": on.classes, **config.prototype_arguments}
+    graph = run_pipeline(gs.prototype(config.prototype, **arguments), config.passes).graph
+    return TrainingProblem(
+        graph,
+        reference,
+        config.search_training,
+        parse_performance(config.performance),
+        executor=executor,
+        store=Store(store),
+        probes=store.with_suffix(".probes.sqlite"),
+    )
+
+
+def run(
+    problem: TrainingProblem, method: str, seed: int, budgets: Sequence[int], probes: int, batch: int
+) -> list[dict[str, float]]:
+    """Returns the figures of one search at every budget."""
+    session = Session(problem, seed=seed, probes=probes)
+    chosen = strategy(method)(session)
+    values: list[float] = []
+    figures = []
+    for budget in budgets:
+        while len(values) < budget:
+            found = session.train(chosen.ask(min(batch, budget - len(values))))
+            chosen.tell(found)
+            values += [item.value for item in found]
+        family = getattr(chosen, "family", None)
+        if family is None:
+            members = sorted(values, reverse=True)[:FAMILY]
+        else:
+            keys = family(FAMILY, draw=256)
+            members = [problem.value(key, accuracy) for key, accuracy in zip(keys, problem.train(keys), strict=True)]
+        figures.append({"best": max(values), "family_best": max(members), "family_mean": mean(members)})
+    return figures
+
+
+def main() -> int:
+    """Prints the table and writes JSON after every repetition."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, default=Path(__file__).with_name("search-digits.toml"))
+    parser.add_argument("--methods", default=METHODS)
+    parser.add_argument("--budgets", default="20,40,80")
+    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--probes", type=int, default=200)
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--store", type=Path, default=Path("runs/search-digits/store.sqlite"))
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    budgets = [int(text) for text in options.budgets.split(",")]
+    methods = options.methods.split(",")
+    options.store.parent.mkdir(parents=True, exist_ok=True)
+    executor = LocalExecutor(options.processes)
+    try:
+        problem = make_problem(load_config(options.config), executor, options.store)
+        print(f"{len(problem.space.choices)} choices, {problem.space.size:.1e} decisions", flush=True)
+        found: dict[str, list[list[dict[str, float]]]] = {method: [] for method in methods}
+        for repetition in range(options.repetitions):
+            for method in methods:
+                found[method].append(run(problem, method, repetition, budgets, options.probes, options.batch))
+                last = found[method][-1][-1]
+                print(f"{repetition}: {method} {last['best']:.2f}, family {last['family_mean']:.2f}", flush=True)
+            write_json(
+                options.json,
+                {
+                    "choices": len(problem.space.choices),
+                    "decisions": problem.space.size,
+                    "budgets": budgets,
+                    "probes": options.probes,
+                    "batch": options.batch,
+                    "methods": found,
+                },
+            )
+    except GenSynthError as error:
+        print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
+        return 2
+    finally:
+        executor.close()
+    print_table("NetScore on digits", ("method", *columns(budgets)), rows(found, budgets))
+    return 0
+
+
+def columns(budgets: Sequence[int]) -> list[str]:
+    """Returns the names of the table's columns."""
+    return [f"{what}, {budget}" for budget in budgets for what in ("best", f"mean of {FAMILY}")]
+
+
+def rows(found: dict[str, list[list[dict[str, float]]]], budgets: Sequence[int]) -> list[tuple[str, ...]]:
+    """Returns a row a method: mean and 95% interval over the repetitions."""
+    table = []
+    for method, repetitions in found.items():
+        cells = []
+        for at in range(len(budgets)):
+            for key in ("best", "family_mean"):
+                found_interval = interval([figures[at][key] for figures in repetitions])
+                half = (found_interval["high"] or found_interval["mean"] or 0.0) - (found_interval["mean"] or 0.0)
+                cells.append(f"{found_interval['mean']:.2f} ± {half:.2f}")
+        table.append((method, *cells))
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(main())
