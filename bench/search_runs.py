@@ -47,6 +47,7 @@ WITH_PRIOR = (CARRIED, "inquisitor-without-carry")
 _COUNTABLE = 20_000
 """In at most so many rows the best is looked for where every network has to be built for it."""
 
+
 @dataclass(frozen=True)
 class Case:
     """What is searched, and how: all that a worker process needs to know."""

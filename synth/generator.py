@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from gensynth.ir import Graph, Network, UsageError, Weights, architecture_hash, load_network, save_network, verify
-from gensynth.passes import Decided, Materializer, run_pipeline
+from gensynth.passes import Decided, Materializer, PassManager
 from gensynth.passes.choices.inheritance import inherit_weights
 from gensynth.passes.choices.recognizing import recognize
 
@@ -99,9 +99,12 @@ class Generator:
             yield self.generate(seed)
             seed += 1
 
-    def apply(self, passes: str) -> Generator:
-        """Returns the generator after a pipeline, e.g. of `update`, `commit`, `offer`, `drop`."""
-        return Generator(run_pipeline(self.network, passes))
+    def apply(self, passes: str, *, verify: bool = True) -> Generator:
+        """Returns the generator after a pipeline, e.g. of `update`, `commit`, `offer`, `drop`.
+
+        Without `verify` it is not checked after every pass, which hundreds of updates in a loop want.
+        """
+        return Generator(PassManager(passes, verify=verify).run(self.network))
 
     # theta_G as a distribution.
 

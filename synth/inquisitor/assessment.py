@@ -94,7 +94,7 @@ class Assessment:
                 [[item.merit, item.shortcuts, item.log_params, item.log_macs, item.value] for item in past]
             )
             before = Features(encoded.rows[theirs], *figures[:, :4].T), figures[:, 4]
-        known = sorted(trained) if settings.learn else []
+        known = self.known = sorted(trained) if settings.learn else []
         self.belief = Belief(
             settings.surrogate,
             self.features,
@@ -127,7 +127,7 @@ class Assessment:
         return Judgement(posterior, performance, feasible, improvement)
 
     def experience(self) -> Experience:
-        """Returns what the trained candidates would tell another search."""
+        """Returns what the trained candidates would tell another search; nothing where learning is switched off."""
         figures = self.features
         return Experience(
             tuple(
@@ -139,7 +139,7 @@ class Assessment:
                     float(figures.log_macs[index]),
                     float(value),
                 )
-                for index, value in zip(sorted(self.trained), self.belief.standardized(), strict=True)
+                for index, value in zip(self.known, self.belief.standardized(), strict=True)
             )
         )
 

@@ -155,12 +155,9 @@ class Encoding:
         """Returns labels with those of choices inside alternatives that are not taken replaced by `UNREACHED`."""
         found = dict(labels)
         for choice, parents in self._parents.items():
-            if parents and not any(found.get(outer) == label for outer, label in parents):
+            if parents and not any([found.get(outer) == label for outer, label in parents]):
                 found[choice] = UNREACHED
         return found
-
-    def _number(self, label: str) -> int:
-        return self._numbers.setdefault(label, len(self._numbers))
 
     def _coded(self, labels: Mapping[str, str]) -> Codes:
         """Returns the number of each known choice's label, kept as long as the mapping lives here."""
@@ -170,9 +167,11 @@ class Encoding:
         for choice in labels:
             if choice not in self._positions:
                 self._position(choice)
-        codes = np.fromiter(
-            (self._number(labels.get(choice, "original")) for choice in self._choices), np.int64, len(self._choices)
-        )
+        named = [labels.get(choice, "original") for choice in self._choices]
+        for label in named:
+            if label not in self._numbers:
+                self._numbers[label] = len(self._numbers)
+        codes = np.array([self._numbers[label] for label in named], np.int64)
         self._codes[id(labels)] = labels, codes
         return codes
 

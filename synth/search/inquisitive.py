@@ -24,7 +24,9 @@ _PROBES = 12
 _DRAWN = 256
 _UNIFORM = 128
 _NEIGHBOURS_OF = 5
-"""A cycle considers so many networks of the generator, so many drawn uniformly, and the neighbours of the best."""
+_NEIGHBOURS = 512
+"""A cycle considers so many networks of the generator, so many drawn uniformly, and neighbours of so many of the best,
+at most so many of these."""
 _REPAIRS = 8
 """One in so many draws of a cycle is repaired at most; others that do not hold are dropped."""
 _CYCLE = 5
@@ -64,22 +66,22 @@ class InquisitiveSearch:
 
     def ask(self, count: int) -> Sequence[Decisions]:
         """Returns what promises most."""
-        if not self.session.probed and self.settings.probes:
+        probing = self.settings.probes and self.session.limit > 0
+        if probing and not self.session.probed:
             self._survey()
-        if self.settings.probes:
-            left = self.session.probes_left
-            if left > 0:
-                self._probe(self._pool(), min(_PROBES * count, left))
+        if probing and self.session.probes_left > 0:
+            self._probe(self._pool(), min(_PROBES * count, self.session.probes_left))
             pool = {key: item for key, item in self._shown.items() if item.scores is not None}
-            if all(key in self.session.trained for key in pool):
-                pool = {**self._pool(), **self._shown}
         else:
-            pool = self._pool()
+            pool = {**self._pool(), **self._shown}
+        if sum(key not in self.session.trained for key in pool) < count:
+            pool = {**pool, **self._pool()}
         fresh = [key for key in pool if key not in self.session.trained]
         while len(fresh) < count:
             fresh.append(self.session.draw_new(lambda decisions: decisions in fresh))
         chosen = self.inquisitor.select([self._candidate(key) for key in fresh], count)
-        return [tuple(map(int, item.hash.split(","))) for item in chosen]
+        # Where all that holds is trained, something is trained again.
+        return [tuple(map(int, item.hash.split(","))) for item in chosen] or fresh[:1]
 
     def tell(self, trained: Sequence[Trained]) -> None:
         """Learns from trainings, and moves the generator every few of them."""
@@ -158,8 +160,13 @@ class InquisitiveSearch:
             found[self.problem.draw(self.session.random)] = None
         known = list(self._shown)
         order = self.inquisitor.order(list(self._shown.values()))
-        for index in order[:_NEIGHBOURS_OF]:
-            found.update(dict.fromkeys(self.problem.neighbours(known[index])))
+        near = dict.fromkeys(
+            key for index in order[:_NEIGHBOURS_OF] for key in self.space.neighbours(known[index]) if key not in found
+        )
+        keys = list(near)
+        if len(keys) > _NEIGHBOURS:
+            keys = [keys[index] for index in self.session.random.permutation(len(keys))[:_NEIGHBOURS]]
+        found.update(dict.fromkeys(key for key in keys if self.problem.holds(key)))
         return {key: self._candidate(key) for key in found}
 
     def _drawn(self, count: int) -> list[Decisions]:
@@ -193,7 +200,7 @@ class InquisitiveSearch:
         # At the first cycle nothing is settled yet.
         proposal = self.inquisitor.propose(self.generator.graph, list(self._shown.values()), cycle=1)
         if proposal.passes:
-            self.generator = self.generator.apply(",".join(proposal.passes))
+            self.generator = self.generator.apply(",".join(proposal.passes), verify=False)
 
 
 def inquisitor_strategy(**switches: object) -> type[InquisitiveSearch]:

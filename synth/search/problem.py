@@ -115,14 +115,14 @@ class Problem(ABC):
             for found in self.space.neighbours(decisions):
                 left = self._missed(found)
                 if left < missed:
-                    at = next(
-                        index for index, pair in enumerate(zip(decisions, found, strict=True)) if pair[0] != pair[1]
-                    )
+                    at = next(place for place, index in enumerate(decisions) if index != found[place])
                     regret = max(scores[at][decisions[at]] - scores[at][found[at]], LEAST_REGRET)
-                    moves.append(((missed - left) / regret, left, found))
+                    gain = missed - left if math.isfinite(missed) else 1.0 / (1.0 + left)
+                    moves.append((gain / regret, -left, found))
             if not moves:
                 return None
-            _, missed, decisions = max(moves)
+            _, left, decisions = max(moves)
+            missed = -left
         return decisions
 
     def _missed(self, decisions: Decisions) -> float:

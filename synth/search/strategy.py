@@ -69,7 +69,7 @@ def strategy(name: str) -> Factory:
     if colon:
         try:
             own: Factory = getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
+        except (ImportError, AttributeError, ValueError, TypeError) as error:
             raise UsageError(
                 f"cannot import the strategy {name}: {error}", hint="write it as package.module:name"
             ) from None

@@ -7,6 +7,7 @@ import gzip
 import math
 import os
 import re
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -86,8 +87,11 @@ class Table:
         for path in paths:
             found = _read(Path(path), space, tuple(key), alike)
             for decisions, figures in found.items():
-                rows.setdefault(decisions, {}).update(figures)
+                row = rows.setdefault(decisions, {})
+                row.update({name: value for name, value in figures.items() if not math.isnan(value) or name not in row})
                 columns.update(dict.fromkeys(figures))
+        if alike is not None and alike not in columns:
+            raise UsageError(f"the table has no column '{alike}'", hint=nearest(alike, columns, what="columns"))
         return cls(space, tuple(columns), rows)
 
     def column(self, name: str) -> str:
@@ -122,7 +126,7 @@ def _read(path: Path, space: Space, key: tuple[str, ...], alike: str | None) -> 
             lines = list(reader)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}", hint="give a .csv or .csv.gz file") from None
-    except (UnicodeDecodeError, csv.Error, EOFError) as error:
+    except (UnicodeDecodeError, csv.Error, EOFError, zlib.error) as error:
         raise DataError(f"{path} is no CSV file: {error}", hint="save it as UTF-8 text with commas") from None
     decide = _decider(path, space, key, names)
     found: dict[Decisions, dict[str, float]] = {}
@@ -168,14 +172,18 @@ def _decider(
                 f"{len(key)} key columns for {len(space.choices)} choices", hint="name one, or one for each choice"
             )
         columns = key or space.choices
-        return lambda line, number: _decide(path, number, space, [line[name].strip() for name in columns])
+        return lambda line, number: _decide(path, number, space, [(line[name] or "").strip() for name in columns])
     tokens = sorted({re.escape(label) for labels in space.labels for label in labels}, key=len, reverse=True)
     pattern = re.compile(rf"(?<![\w.])(?:{'|'.join(tokens)})(?![\w.])")
 
     def decide(line: Mapping[str, str], number: int) -> Decisions:
         text = (line[key[0]] or "").strip()
         if re.fullmatch(r"\d+", text) and len(text) == len(space.choices) > 1:
-            return _decide(path, number, space, list(text))
+            indices = [
+                labels[int(digit)] if int(digit) < len(labels) else digit
+                for labels, digit in zip(space.labels, text, strict=True)
+            ]
+            return _decide(path, number, space, indices)
         pairs = dict(re.findall(r"([\w.]+)=([\w.+-]+)", text))
         if set(pairs) == set(space.choices):
             return _decide(path, number, space, [pairs[choice] for choice in space.choices])
@@ -236,7 +244,11 @@ class TableProblem(Problem):
         if not self.rows:
             raise UsageError(f"no row of the table has all of {', '.join(needed)}", hint="look at its columns")
         self._sparse = len(self.rows) < _SPARSE * self.space.size
-        self._counted = performance.text != "accuracy" or any(not isinstance(item, Ceiling) for item in ceilings)
+        asked = {item.metric for item in ceilings if not isinstance(item, Ceiling)}
+        if performance.text != "accuracy":
+            asked |= {"params", "macs"} if performance.device is None else {"energy"}
+        told = {"params", "macs"} if params is not None and macs is not None else set()
+        self._counting = bool(asked - told)
         self._costs: dict[Decisions, Costs] = {}
 
     def exists(self, decisions: Decisions) -> bool:
@@ -245,7 +257,7 @@ class TableProblem(Problem):
 
     def known_costs(self, decisions: Decisions) -> Costs | None:
         """Returns the costs where the table has all that are asked for, or where they had to be counted anyway."""
-        if self._counted and not self.requirements and (self._params is None or self._macs is None):
+        if self._counting and not self.requirements:
             return None
         return self.costs(decisions)
 
@@ -255,10 +267,10 @@ class TableProblem(Problem):
         if found is None:
             row = self.rows[decisions]
             figures = {name: row[name] for name in self._columns}
-            if self._params is not None and self._macs is not None:
+            if self._params is not None and self._macs is not None and not self._counting:
                 totals = _TOTALS._replace(params=round(row[self._params] * 1e6), macs=round(row[self._macs] * 1e6))
                 found = Costs(totals, figures=figures)
-            elif self._counted:
+            elif self._counting:
                 counted = self.prober.costs(decisions, self.requirements, self.performance.device)
                 found = counted._replace(figures=figures)
             else:

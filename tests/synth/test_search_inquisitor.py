@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from gensynth.ir import parse
+from gensynth.ir import UsageError, parse
 from gensynth.passes import parse_requirements
 from gensynth.passes.cost import Costs, Totals
 from gensynth.synth.inquisitor import Experience
@@ -19,6 +19,19 @@ FEW = """gensynth 1
 network @open(%image: f32[N, 1, 8, 8]) -> f32[N, 10] {
   %conv   = conv2d(%image) {channels=choice<width>[2, 4, 6], kernel=choice<kernel>[1, 3], padding=same}
   %pool   = global_avg_pool(%conv)
+  %logits = dense(%pool) {features=10}
+  return %logits
+}
+"""
+
+
+MANY = """gensynth 1
+
+network @open(%image: f32[N, 1, 8, 8]) -> f32[N, 10] {
+  %conv1  = conv2d(%image) {channels=choice<width>[2, 3, 4, 6, 8], kernel=choice<kernel>[1, 3, 5], padding=same}
+  %act1   = relu(%conv1)
+  %conv2  = conv2d(%act1) {channels=choice<wide>[4, 6, 8, 12, 16], kernel=choice<second>[1, 3, 5], padding=same}
+  %pool   = global_avg_pool(%conv2)
   %logits = dense(%pool) {features=10}
   return %logits
 }
@@ -69,21 +82,38 @@ def cell():
 
 
 def run(problem, budget, factory=InquisitiveSearch, **arguments):
-    return search(problem, factory, budget, **{"probes": 80, **arguments})
+    return search(problem, factory, budget, **{"probes": 150, **arguments})
 
 
-def first_at_least(done, value):
-    return next((index for index, one in enumerate(done) if one.value >= value), len(done))
+def trainings_to_the_best(factory, seed):
+    """How many networks of the 225 are trained until the best one is."""
+    problem = Hidden(parse(MANY), seed=seed)
+    values = [one.value for one in run(problem, 60 if factory is InquisitiveSearch else 400, factory, seed=seed)[1]]
+    return values.index(problem.best) if problem.best in values else len(values)
 
 
-def test_the_inquisitor_finds_the_optimum_in_fewer_trainings_than_random_search(cell):
-    ours, random = [], []
-    for seed in range(2):
-        problem = Hidden(cell, seed=seed)
-        done = run(problem, 25, seed=seed)[1]
-        ours.append(first_at_least(done, problem.best - 1e-9))
-        random.append(first_at_least(run(problem, 200, strategy("random"), seed=seed)[1], problem.best - 1e-9))
-    assert max(ours) < 25 and min(random) > 50
+def best_of(problem, factory, seed):
+    return max(one.value for one in run(problem, 20, factory, seed=seed, probes=300)[1])
+
+
+def test_the_inquisitor_finds_the_optimum_in_fewer_trainings_than_random_search():
+    ours = [trainings_to_the_best(InquisitiveSearch, seed) for seed in range(3)]
+    random = [trainings_to_the_best(strategy("random"), seed) for seed in range(10)]
+    assert max(ours) < 60 and 1.5 * np.mean(ours) < np.mean(random)
+
+
+def test_the_inquisitor_ends_above_random_search_also_where_scores_tell_nothing(cell):
+    ours, random = (
+        np.mean([best_of(Hidden(cell, seed=seed, told=0.0), factory, seed) for seed in range(3)])
+        for factory in (InquisitiveSearch, strategy("random"))
+    )
+    assert ours > random
+
+
+def test_networks_that_were_not_probed_are_trained_as_well_when_no_probes_are_left(cell):
+    problem = Hidden(cell, told=0.0)
+    done = run(problem, 25, probes=40)[1]
+    assert any(one.decisions not in problem.probed for one in done)
 
 
 def test_a_search_repeats_itself_by_seed(cell):
@@ -113,15 +143,15 @@ def test_probes_come_before_the_first_training_and_some_are_kept_for_later(cell)
     assert before < len(problem.probed) <= 80
 
 
-@pytest.mark.parametrize("budget", [1, 6])
-def test_a_family_is_of_different_networks_that_hold_best_first(cell, budget):
+@pytest.mark.parametrize(("budget", "above"), [(1, 0.3), (6, 1.0)])
+def test_a_family_is_of_different_networks_that_hold_best_first(cell, budget, above):
     problem = Hidden(cell, "params <= 1400")
     chosen, _ = run(problem, budget)
     family = chosen.family(16, draw=256)
     assert len(set(family)) == 16 and all(problem.holds(decisions) for decisions in family)
     drawn = [problem.accuracy(problem.draw(np.random.default_rng(seed))) for seed in range(100)]
     values = [problem.accuracy(decisions) for decisions in family]
-    assert np.mean(values) > np.mean(drawn) + np.std(drawn)
+    assert np.mean(values) > np.mean(drawn) + above * np.std(drawn)
     assert chosen.family(4, draw=256) != family
 
 
@@ -144,7 +174,14 @@ def test_the_generator_moves_towards_what_was_learned(cell):
 
 @pytest.mark.parametrize(
     "switches",
-    [{"probes": False}, {"learn": False}, {"shortcuts": False}, {"repair": False}, {"carry": False}, {"trust": math.inf}],
+    [
+        {"probes": False},
+        {"learn": False},
+        {"shortcuts": False},
+        {"repair": False},
+        {"carry": False},
+        {"trust": math.inf},
+    ],
     ids=lambda switches: next(iter(switches)),
 )
 def test_parts_can_be_switched_off(cell, switches):
@@ -185,10 +222,10 @@ def test_a_search_without_probes_left_goes_on_by_trainings(cell):
 
 def test_a_performance_that_weighs_costs_is_searched_for(cell):
     problem = Hidden(cell, performance="information_density", told=0.0)
-    _, done = run(problem, 6)
-    drawn = [problem.draw(np.random.default_rng(seed)) for seed in range(100)]
-    random = np.median([sum(decisions) for decisions in drawn])
-    assert np.median([sum(one.decisions) for one in done]) < random / 2
+    _, done = run(problem, 2)
+    assert problem.value(done[0].decisions, done[0].accuracy) == max(
+        problem.value(decisions, problem.accuracy(decisions)) for decisions in problem.probed
+    )
 
 
 def test_what_was_learned_can_be_told_also_by_a_search_that_does_not_learn(cell):
@@ -201,4 +238,5 @@ def test_what_was_learned_can_be_told_also_by_a_search_that_does_not_learn(cell)
 def test_all_there_is_is_trained_before_anything_is_repeated(batch, probes):
     problem = Hidden(parse(FEW))
     _, done = run(problem, 8, probes=probes, batch=batch)
-    assert len({one.decisions for one in done[:6]}) == 6 and len(done) == 8
+    assert len({one.decisions for one in done[:6]}) == 6
+    assert len(done) == 8
