@@ -3,8 +3,8 @@
 python bench/search_overhead.py [--choices 200] [--trainings 500] [--json OUT]
 
 The program is a ResNet whose convolutions are offered as separable and low-rank ones and whose widths are open; scores
-and accuracies are made up, so that nothing but the strategy takes time. Seconds are of one `ask`, of `tell`, which moves
-the generator, and of the same again where costs must be forecast for NetScore.
+and accuracies are made up, so that only the strategy takes time. Seconds are of one `ask`, of `tell`, which moves the
+generator, and of the same again where costs must be forecast for NetScore.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
 import gzip
 import math
-import zlib
 
 import numpy as np
 import pytest
