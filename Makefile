@@ -21,10 +21,10 @@ INSTALLED_FROM := pyproject.toml setup.py requirements.lock Makefile .ci/install
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow lint format types layers packages docs bench bench-quick bench-compile bench-cost bench-search devices check-targets check-gpu results lock ci clean
+.PHONY: help demo test test-slow lint format types layers packages docs bench bench-quick bench-compile bench-cost bench-search bench-search-digits devices check-targets check-gpu results lock ci clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-19s %s\n", $$1, $$2}' Makefile
 	@echo "  with PYTHON=$(PYTHON) VENV=$(VENV) WORKERS=$(WORKERS) PYTEST_ARGS='$(PYTEST_ARGS)'"
 
 demo: $(DEMO) ## learn a generator on the digits task, from nothing to runs/demo
@@ -98,6 +98,10 @@ bench-search: $(DEV) ## compare searches on tables of trainings, DATA=FOLDER (ho
 	@test -n "$(DATA)" || { echo "bench-search wants the folder of the tables: make bench-search DATA=FOLDER" >&2; exit 2; }
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python bench/search.py --data $(DATA) --processes $(WORKERS) \
 		$(if $(SECTIONS),--sections $(SECTIONS)) $(BENCH_ARGS)
+	$(BIN)/python bench/results.py
+
+bench-search-digits: $(DEV) ## compare searches on digits, every evaluation a training (hours; goes on where it was)
+	$(BIN)/python bench/search_digits.py --processes $(WORKERS) --json docs/results/search_digits.json $(BENCH_ARGS)
 	$(BIN)/python bench/results.py
 
 devices: $(DEV) ## calibrate the devices that ship anew, DATA=FOLDER (a few minutes)

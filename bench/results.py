@@ -13,7 +13,7 @@ from typing import Any
 
 from compile_figures import Figure, kernel_figures, speed_figures
 from cost_figures import cost_figures
-from search_figures import ABOUT, ABOUT_FAMILIES, search_figures
+from search_figures import ABOUT, ABOUT_FAMILIES, digits_figure, overhead_figure, search_figures
 
 FOLDER = Path("docs/results")
 
@@ -367,6 +367,18 @@ SECTIONS = (
     ),
     ("cost", "11. Latency and energy: cost models", "`make bench-cost DATA=FOLDER`", cost),
     ("search", "12. Search", "`make bench-search DATA=FOLDER`", search),
+    (
+        "search_digits",
+        "13. Search by training",
+        "`make bench-search-digits`",
+        lambda found: figures([digits_figure(found)]),
+    ),
+    (
+        "search_overhead",
+        "14. Search in a large space",
+        "`python bench/search_overhead.py --json docs/results/search_overhead.json`",
+        lambda found: figures([overhead_figure(found)]),
+    ),
 )
 
 HEAD = """# Results

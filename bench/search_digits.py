@@ -18,7 +18,8 @@ from statistics import mean
 from typing import Any
 
 from harness import print_table, write_json
-from search_statistics import interval
+from search_figures import OURS, digits_figure
+from search_statistics import interval, paired
 
 import gensynth as gs
 from gensynth.ir import GenSynthError
@@ -115,6 +116,7 @@ def main() -> int:
                     "probes": options.probes,
                     "batch": options.batch,
                     "methods": found,
+                    "compared": compare(found, budgets),
                 },
             )
     except GenSynthError as error:
@@ -122,27 +124,24 @@ def main() -> int:
         return 2
     finally:
         executor.close()
-    print_table("NetScore on digits", ("method", *columns(budgets)), rows(found, budgets))
+    figure = digits_figure({"choices": len(problem.space.choices), "compared": compare(found, budgets), "probes": 0})
+    print_table(figure.title, figure.columns, figure.rows)
     return 0
 
 
-def columns(budgets: Sequence[int]) -> list[str]:
-    """Returns the names of the table's columns."""
-    return [f"{what}, {budget}" for budget in budgets for what in ("best", f"mean of {FAMILY}")]
-
-
-def rows(found: dict[str, list[list[dict[str, float]]]], budgets: Sequence[int]) -> list[tuple[str, ...]]:
-    """Returns a row a method: mean and 95% interval over the repetitions."""
-    table = []
+def compare(found: dict[str, list[list[dict[str, float]]]], budgets: Sequence[int]) -> dict[str, Any]:
+    """Returns means, their 95% intervals, and how ours compare, by method, budget, and `best` or `family_mean`."""
+    compared: dict[str, Any] = {}
     for method, repetitions in found.items():
-        cells = []
-        for at in range(len(budgets)):
+        compared[method] = {}
+        for at, budget in enumerate(budgets):
+            row: dict[str, Any] = {}
             for key in ("best", "family_mean"):
-                found_interval = interval([figures[at][key] for figures in repetitions])
-                half = (found_interval["high"] or found_interval["mean"] or 0.0) - (found_interval["mean"] or 0.0)
-                cells.append(f"{found_interval['mean']:.2f} ± {half:.2f}")
-        table.append((method, *cells))
-    return table
+                theirs = [figures[at][key] for figures in repetitions]
+                ours = [figures[at][key] for figures in found[OURS]][: len(theirs)]
+                row[key] = interval(theirs) | ({} if method == OURS else paired(ours, theirs))
+            compared[method][str(budget)] = row
+    return compared
 
 
 if __name__ == "__main__":

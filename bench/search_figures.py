@@ -7,7 +7,16 @@ from typing import Any
 
 from compile_figures import Figure, claim
 
-__all__ = ["ABOUT", "ABOUT_FAMILIES", "family_figure", "method_figure", "search_figures"]
+__all__ = [
+    "ABOUT",
+    "ABOUT_FAMILIES",
+    "OURS",
+    "digits_figure",
+    "family_figure",
+    "method_figure",
+    "overhead_figure",
+    "search_figures",
+]
 
 Found = Mapping[str, Any]
 OURS, CARRIED = "inquisitor", "inquisitor-carried"
@@ -61,6 +70,49 @@ def search_figures(found: Mapping[str, Found]) -> list[Figure]:
         if family is not None:
             figures.append(family)
     return figures
+
+
+def digits_figure(found: Found) -> Figure:
+    """Returns the table of bench/search_digits.py: a row a method, its best and its family's mean at each budget."""
+    compared = found["compared"]
+    budgets = list(compared[OURS])
+    columns = ["method"]
+    for budget in budgets:
+        columns += [f"best, {budget}", "p", f"mean of 16, {budget}", "p"]
+    rows = []
+    for method, figures in compared.items():
+        cells = []
+        for budget in budgets:
+            for key in ("best", "family_mean"):
+                cells += [_interval(figures[budget][key], 2), _probability(figures[budget][key].get("p"))]
+        rows.append([method, *cells])
+    keys = [(budget, key) for budget in budgets for key in ("best", "family_mean")]
+    behind = [
+        f"{method}, {'best' if key == 'best' else 'mean'} at {budget}"
+        for method, figures in compared.items()
+        for budget, key in keys
+        if figures[budget][key]["mean"] > compared[OURS][budget][key]["mean"]
+    ]
+    notes = [
+        claim(not behind, f"ahead of every baseline in best and mean{_but(behind)}"),
+        "A family is that of 16 fresh seeds of the inquisitor's generator, trained apart; of others, the 16 best trained.",
+    ]
+    return Figure(
+        f"ResNet on digits, {found['choices']} choices: NetScore after so many trainings", columns, rows, notes
+    )
+
+
+def overhead_figure(found: Found) -> Figure:
+    """Returns the table of bench/search_overhead.py."""
+    seconds = found["seconds"]
+    rows = [[name, *[f"{row[key]:.2f}" for key in ("ask", "tell", "evaluation")]] for name, row in seconds.items()]
+    most = max(row["evaluation"] for row in seconds.values())
+    return Figure(
+        f"{found['choices']} choices, {found['trainings']} trainings observed: seconds a training, probes apart",
+        ["U", "ask", "tell", "together"],
+        rows,
+        [claim(most <= 1.0, "at most 1 s")],
+    )
 
 
 # Tables.
