@@ -95,7 +95,7 @@ def digits_figure(found: Found) -> Figure:
     ]
     notes = [
         claim(not behind, f"ahead of every baseline in best and mean{_but(behind)}"),
-        "A family is that of 16 fresh seeds of the inquisitor's generator, trained apart; of others, the 16 best trained.",
+        "A family: 16 fresh seeds of the inquisitor's generator, trained apart; of others, the 16 best trained.",
     ]
     return Figure(
         f"ResNet on digits, {found['choices']} choices: NetScore after so many trainings", columns, rows, notes
