@@ -182,9 +182,11 @@ class Encoding:
         """
         if not labels:
             return Encoded(np.zeros((0, 1)), np.zeros(0))
-        for item in labels:
-            self._coded(item)
-        codes = np.stack([self._coded(item) for item in labels])
+        known = -1
+        while known < len(self._choices):  # a choice that is new is one for all
+            known = len(self._choices)
+            coded = [self._coded(item) for item in labels]
+        codes = np.stack(coded)
         columns = [column for choice, at in self._positions.items() for column in self._own(choice, codes[:, at])]
         shortcuts = []
         for block in self._blocks:

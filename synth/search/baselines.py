@@ -321,12 +321,13 @@ def whole_order(problem: Problem) -> dict[Decisions, int]:
 class LocalSearchWholeStart(LocalSearchScored):
     """Local search that starts from the most promising networks of the whole space.
 
-    A reference that exceeds the limit on probes on purpose: it reads the scores of every network there is. A space of
-    more than 20,000 is searched as by `local-search-scored`.
+    A reference that exceeds the limit on probes on purpose: it reads `scores_read` scores, those of every network
+    there is. A space of more than 20,000 is searched as by `local-search-scored`.
     """
 
     def __init__(self, session: Session) -> None:
         self.order = whole_order(session.problem) if session.space.size <= ENUMERABLE else {}
+        self.scores_read = len(self.order)
         super().__init__(session)
 
     def ranked(self) -> Iterator[Decisions]:
