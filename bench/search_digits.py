@@ -18,6 +18,7 @@ from statistics import mean
 from typing import Any
 
 from harness import print_table, write_json
+from search import numbers, words
 from search_figures import OURS, digits_figure
 from search_statistics import interval, paired
 
@@ -85,8 +86,8 @@ def main() -> int:
     """Prints the table and writes JSON after every repetition."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, default=Path(__file__).with_name("search-digits.toml"))
-    parser.add_argument("--methods", default=METHODS)
-    parser.add_argument("--budgets", default="20,40,80")
+    parser.add_argument("--methods", type=words, default=words(METHODS), help="the inquisitor among them")
+    parser.add_argument("--budgets", type=numbers, default=(20, 40, 80))
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--probes", type=int, default=200)
     parser.add_argument("--batch", type=int, default=2)
@@ -94,8 +95,9 @@ def main() -> int:
     parser.add_argument("--store", type=Path, default=Path("runs/search-digits/store.sqlite"))
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    budgets = [int(text) for text in options.budgets.split(",")]
-    methods = options.methods.split(",")
+    budgets, methods = options.budgets, options.methods
+    if OURS not in methods:
+        parser.error(f"--methods: the others are compared with {OURS}, which is not among them")
     options.store.parent.mkdir(parents=True, exist_ok=True)
     executor = LocalExecutor(options.processes)
     try:

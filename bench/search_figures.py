@@ -30,6 +30,9 @@ ABOUT_FAMILIES = (
     " accuracy against it, as a share of what lies between 0% at the largest cost of the table and 100% at none."
 )
 
+WHOLE = ("local-search-whole", "local-search-whole-start")
+"""Strategies that read the scores of the whole space."""
+
 TITLES = {
     "cifar10": "CIFAR-10: best accuracy [%] after so many trainings",
     "cifar100": "CIFAR-100: best accuracy [%]; carried: with what 50 trainings on CIFAR-10 told",
@@ -203,6 +206,9 @@ def _told(found: Found) -> list[str]:
     beyond = [name for name, method in found["methods"].items() if method["beyond"]]
     if beyond:
         notes.append(f"Beyond the limit on probes, on purpose: {', '.join(beyond)}.")
+    uncounted = [name for name in WHOLE if name in found["methods"] and name not in beyond]
+    if uncounted and beyond:
+        notes.append(f"{', '.join(uncounted)} reads every score as well: this run counted them to {', '.join(beyond)}.")
     for name, method in found["methods"].items():
         if "carried" in method:
             carried = method["carried"]

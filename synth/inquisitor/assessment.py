@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -116,7 +117,7 @@ class Assessment:
         accuracies, weights = posterior.nodes()
         rows = np.arange(self.count)
         values, holds = self._values(rows, accuracies)
-        possible = self._possible()
+        possible = self._possible
         performance = values @ weights
         feasible = possible * (holds @ weights)
         best = self._best(whole)
@@ -193,8 +194,9 @@ class Assessment:
             *(cast(tuple[float, float], on) if on is not None else ()),
         )
 
+    @cached_property
     def _possible(self) -> Vector:
-        """Returns the probability that each candidate of the pool meets the requirements that its costs decide."""
+        """The probability that each candidate of the pool meets the requirements that its costs decide."""
         found = np.ones(self.count)
         for requirement in self.inquisitor.requirements:
             if not requirement.computable:

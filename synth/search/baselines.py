@@ -10,6 +10,8 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import numpy.typing as npt
 
+from gensynth.synth.inquisitor.forecast import SCORES
+
 from .problem import Problem, Session, Trained
 from .space import Decisions
 from .strategy import register_strategy
@@ -35,9 +37,6 @@ Vector = npt.NDArray[np.float64]
 
 ENUMERABLE = 20_000
 """A space of at most so many decisions may be looked at as a whole."""
-
-SCORES = ("naswot", "log_synflow", "rank")
-"""The training-free scores that are relied on where they are there."""
 
 _REPEATS = 200
 """So many draws in a row may give nothing new before it is taken that little is left."""

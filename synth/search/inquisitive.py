@@ -33,6 +33,7 @@ _CYCLE = 5
 """Trainings between two updates of the generator."""
 
 
+@register_strategy("inquisitor")
 class InquisitiveSearch:
     """Probes, trains and moves a generator.
 
@@ -176,13 +177,14 @@ class InquisitiveSearch:
         repairs = count // _REPAIRS if self.settings.repair else 0
         for seed in range(self._next_seed, self._next_seed + count):
             drawn = materializer.draw(seed)
-            key: Decisions | None = tuple(drawn[choice] for choice in self.space.choices)
-            assert key is not None
-            if not self.problem.holds(key):
-                key = self.problem.repair(key, self._scores(seed)) if repairs > 0 else None
-                repairs -= 1
-            if key is not None:
+            key = tuple(drawn[choice] for choice in self.space.choices)
+            if self.problem.holds(key):
                 found[key] = None
+            elif repairs > 0:
+                repairs -= 1
+                repaired = self.problem.repair(key, self._scores(seed))
+                if repaired is not None:
+                    found[repaired] = None
         self._next_seed += count
         return list(found)
 
@@ -211,6 +213,3 @@ def inquisitor_strategy(**switches: object) -> type[InquisitiveSearch]:
             super().__init__(session, dataclasses.replace(_SETTINGS, **switches))  # type: ignore[arg-type]
 
     return Changed
-
-
-register_strategy("inquisitor")(InquisitiveSearch)
