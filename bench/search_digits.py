@@ -3,8 +3,9 @@
 python bench/search_digits.py [--repetitions 5] [--budgets 20,40,80] [--methods NAMES] [--json OUT]
 
 Every method trains by the same short recipe from fresh weights. At each budget stands the best NetScore (validation
-accuracy) trained so far, and that of a family of 16: for a strategy with a generator the networks of 16 fresh seeds,
-trained apart; for any other the 16 best it has trained, the strongest family it could name. What was trained is kept in
+accuracy) trained so far, and those of a family of 16: for a strategy with a generator the networks of 16 fresh seeds;
+for any other the 16 best different ones it has trained. Families are trained anew, from other weights than those that
+the search saw, so that none is helped by the luck of the trainings it was picked by. What was trained is kept in
 --store, so a run that was cut off goes on.
 """
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -29,7 +30,7 @@ from gensynth.synth.config import Config, load_config
 from gensynth.synth.evaluation import TaskReference
 from gensynth.synth.executor import LocalExecutor
 from gensynth.synth.performance import parse_performance
-from gensynth.synth.search.problem import Session
+from gensynth.synth.search.problem import Session, Trained
 from gensynth.synth.search.strategy import strategy
 from gensynth.synth.search.training import TrainingProblem
 from gensynth.synth.store import Store
@@ -41,8 +42,8 @@ METHODS = (
 FAMILY = 16
 
 
-def make_problem(config: Config, executor: LocalExecutor, store: Path) -> TrainingProblem:
-    """Returns the problem of a configuration."""
+def make_problem(config: Config, executor: LocalExecutor, store: Path, seed: int = 0) -> TrainingProblem:
+    """Returns the problem of a configuration, its networks trained from weights of `seed`."""
     reference = TaskReference(config.task, tuple(sorted(config.task_options.items())))
     on = reference.load()
     assert config.prototype is not None
@@ -55,30 +56,43 @@ def make_problem(config: Config, executor: LocalExecutor, store: Path) -> Traini
         parse_performance(config.performance),
         executor=executor,
         store=Store(store),
+        seed=seed,
         probes=store.with_suffix(".probes.sqlite"),
     )
 
 
 def run(
-    problem: TrainingProblem, method: str, seed: int, budgets: Sequence[int], probes: int, batch: int
+    problem: TrainingProblem,
+    anew: TrainingProblem,
+    method: str,
+    seed: int,
+    budgets: Sequence[int],
+    probes: int,
+    batch: int,
 ) -> list[dict[str, float]]:
-    """Returns the figures of one search at every budget."""
+    """Returns the figures of one search at every budget; families are trained as the problem `anew` does."""
     session = Session(problem, seed=seed, probes=probes)
     chosen = strategy(method)(session)
-    values: list[float] = []
+    trained: list[Trained] = []
     figures = []
     for budget in budgets:
-        while len(values) < budget:
-            found = session.train(chosen.ask(min(batch, budget - len(values))))
+        while len(trained) < budget:
+            found = session.train(chosen.ask(min(batch, budget - len(trained))))
             chosen.tell(found)
-            values += [item.value for item in found]
+            trained += found
+        best: dict[Hashable, Trained] = {}
+        for item in sorted(trained, key=lambda item: -item.value):
+            best.setdefault(problem.network(item.decisions), item)
         family = getattr(chosen, "family", None)
-        if family is None:
-            members = sorted(values, reverse=True)[:FAMILY]
-        else:
-            keys = family(FAMILY, draw=256)
-            members = [problem.value(key, accuracy) for key, accuracy in zip(keys, problem.train(keys), strict=True)]
-        figures.append({"best": max(values), "family_best": max(members), "family_mean": mean(members)})
+        keys = [item.decisions for item in best.values()][:FAMILY] if family is None else family(FAMILY, draw=1024)
+        members = [anew.value(key, accuracy) for key, accuracy in zip(keys, anew.train(keys), strict=True)]
+        figures.append(
+            {
+                "best": max(item.value for item in trained),
+                "family_best": max(members),
+                "family_mean": mean(members),
+            }
+        )
     return figures
 
 
@@ -101,12 +115,13 @@ def main() -> int:
     options.store.parent.mkdir(parents=True, exist_ok=True)
     executor = LocalExecutor(options.processes)
     try:
-        problem = make_problem(load_config(options.config), executor, options.store)
+        config = load_config(options.config)
+        problem, anew = (make_problem(config, executor, options.store, seed) for seed in (0, 1))
         print(f"{len(problem.space.choices)} choices, {problem.space.size:.1e} decisions", flush=True)
         found: dict[str, list[list[dict[str, float]]]] = {method: [] for method in methods}
         for repetition in range(options.repetitions):
             for method in methods:
-                found[method].append(run(problem, method, repetition, budgets, options.probes, options.batch))
+                found[method].append(run(problem, anew, method, repetition, budgets, options.probes, options.batch))
                 last = found[method][-1][-1]
                 print(f"{repetition}: {method} {last['best']:.2f}, family {last['family_mean']:.2f}", flush=True)
             write_json(
@@ -132,13 +147,13 @@ def main() -> int:
 
 
 def compare(found: dict[str, list[list[dict[str, float]]]], budgets: Sequence[int]) -> dict[str, Any]:
-    """Returns means, their 95% intervals, and how ours compare, by method, budget, and `best` or `family_mean`."""
+    """Returns means, their 95% intervals, and how ours compare, by method, budget, and figure."""
     compared: dict[str, Any] = {}
     for method, repetitions in found.items():
         compared[method] = {}
         for at, budget in enumerate(budgets):
             row: dict[str, Any] = {}
-            for key in ("best", "family_mean"):
+            for key in ("best", "family_best", "family_mean"):
                 theirs = [figures[at][key] for figures in repetitions]
                 ours = [figures[at][key] for figures in found[OURS]][: len(theirs)]
                 row[key] = interval(theirs) | ({} if method == OURS else paired(ours, theirs))

@@ -186,12 +186,17 @@ class Alternative:
 
 @dataclass(frozen=True, slots=True)
 class ChoiceInfo:
-    """What a graph knows of one choice: its alternatives' labels, their logits, and the nodes that wait for it."""
+    """What a graph knows of one choice: its alternatives' labels, their logits, and the nodes that wait for it.
+
+    Where all these nodes lie in alternatives of other choices, `inside` has those choices and labels: a network depends
+    on the choice if it takes one of them. It is empty for a choice that every network depends on.
+    """
 
     id: str
     labels: tuple[str, ...]
     logits: tuple[float, ...]
     nodes: tuple[str, ...]
+    inside: tuple[tuple[str, str], ...] = ()
 
     @property
     def probabilities(self) -> tuple[float, ...]:
@@ -340,25 +345,33 @@ class Graph(_Immutable):
     def choices(self) -> Mapping[str, ChoiceInfo]:
         """Every choice of the graph by id, in order of appearance."""
         labels: dict[str, tuple[str, ...]] = {}
-        nodes: dict[str, list[str]] = {}
+        nodes: dict[str, dict[str, None]] = {}
+        inside: dict[str, dict[tuple[str, str] | None, None]] = {}
         from .attributes import format_value
 
-        for prefix, node in self.walk():
-            if node.alternatives:
-                identifier: str = getattr(node.op, "choice")  # noqa: B009
-                labels.setdefault(identifier, tuple(alternative.label for alternative in node.alternatives))
-                nodes.setdefault(identifier, []).append(prefix + node.name)
-            for _, choice in node.choices:
-                labels.setdefault(choice.id, tuple(map(format_value, choice.values)))
-                sites = nodes.setdefault(choice.id, [])
-                if prefix + node.name not in sites:
-                    sites.append(prefix + node.name)
+        def visit(graph: Graph, prefix: str, around: tuple[str, str] | None) -> None:
+            for node in graph.nodes:
+                own = [(choice.id, tuple(map(format_value, choice.values))) for _, choice in node.choices]
+                if node.alternatives:
+                    identifier: str = getattr(node.op, "choice")  # noqa: B009
+                    own.insert(0, (identifier, tuple(alternative.label for alternative in node.alternatives)))
+                for identifier, named in own:
+                    labels.setdefault(identifier, named)
+                    nodes.setdefault(identifier, {})[prefix + node.name] = None
+                    inside.setdefault(identifier, {})[around] = None
+                for alternative in node.alternatives:
+                    visit(
+                        alternative.body, f"{prefix}{node.name}[{alternative.label}]/", (own[0][0], alternative.label)
+                    )
+
+        visit(self, "", None)
         return {
             identifier: ChoiceInfo(
                 identifier,
                 labels[identifier],
                 self.logits.get(identifier, (0.0,) * len(labels[identifier])),
                 tuple(nodes[identifier]),
+                () if None in inside[identifier] else tuple(filter(None, inside[identifier])),
             )
             for identifier in labels
         }

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from gensynth.ir import PassError, Weights, architecture_hash
 from gensynth.passes import Commit, Decided, Offer, parse_pipeline
-from gensynth.passes.cost import cost
+from gensynth.passes.cost import Costs, cost
 
 from .generator import Generator
 from .inquisitor import UNREACHED, Candidate, Inquisitor, Reason
@@ -135,14 +135,24 @@ class Explorer:
 
     def worth_probing(self, generator: Generator, pool: Sequence[Idea]) -> list[Candidate]:
         """Builds those ideas of a pool that are worth a probe, each architecture once."""
-        order = self.inquisitor.worth_probing([item.candidate for item in pool], len(pool))
+        made: dict[int, Candidate | None] = {}
+
+        def built(index: int) -> Candidate | None:
+            if index not in made:
+                made[index] = self.build(generator, pool[index])
+            return made[index]
+
+        def counted(index: int) -> Costs | None:
+            candidate = built(index)
+            return None if candidate is None else candidate.costs
+
         found: dict[str, Candidate] = {}
-        for index in order:
+        for index in self.inquisitor.worth_probing([item.candidate for item in pool], len(pool), counted):
             if len(found) == self.settings.probes:
                 break
-            built = self.build(generator, pool[index])
-            if built is not None and built.scores is None:
-                found.setdefault(built.hash, built)
+            candidate = built(index)
+            if candidate is not None and candidate.scores is None:
+                found.setdefault(candidate.hash, candidate)
         return list(found.values())
 
     def take_probes(self, probed: Sequence[Candidate], results: Sequence[Mapping[str, object]]) -> None:

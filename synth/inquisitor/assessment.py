@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, cast
@@ -72,52 +72,77 @@ class Assessment:
                 trained[at] = item.accuracy
         if not settings.probes:
             everyone = [replace(item, scores=None) for item in everyone]
-        self.everyone, self.count, self.trained = everyone, len(pool), trained
+        self.everyone, self.size, self.trained = everyone, len(pool), trained
         past = inquisitor.experience.observations if inquisitor.experience is not None else ()
         population = encoding.population
         labels = [*[item.labels for item in everyone], *[item.labels for item in past]]
         encoded = encoding([*labels, *population])
         mine, theirs = slice(0, len(everyone)), slice(len(everyone), len(labels))
         self._spread = encoding.spread or _spread(encoded.rows[mine])
-        self.forecast = Forecast(everyone, encoded.rows[mine], encoded.rows[len(labels) :], self._spread)
         shortcuts = encoded.shortcuts if settings.shortcuts else np.zeros_like(encoded.shortcuts)
-        logs = self.forecast.log_costs
-        self.features = Features(
-            encoded.rows[mine],
-            self.forecast.merit,
-            shortcuts[mine],
-            _standardized(logs[:, Totals._fields.index("params")]),
-            _standardized(logs[:, Totals._fields.index("macs")]),
-        )
-        before = None
+        self._encoded = encoded.rows[mine], shortcuts[mine]
+        self.forecast = Forecast(everyone, encoded.rows[mine], encoded.rows[len(labels) :], self._spread)
+        self._before = None
         if past:
             figures = np.array(
                 [[item.merit, item.shortcuts, item.log_params, item.log_macs, item.value] for item in past]
             )
-            before = Features(encoded.rows[theirs], *figures[:, :4].T), figures[:, 4]
-        known = self.known = sorted(trained) if settings.learn else []
-        self.belief = Belief(
-            settings.surrogate,
-            self.features,
-            known,
-            [trained[index] for index in known],
-            validation_size=inquisitor.validation_size,
-            spread=self._spread,
-            before=before,
+            self._before = Features(encoded.rows[theirs], *figures[:, :4].T), figures[:, 4]
+        self.known = sorted(trained) if settings.learn else []
+        self._believe()
+
+    def _believe(self) -> None:
+        logs = self.forecast.log_costs
+        rows, shortcuts = self._encoded
+        self.features = Features(
+            rows,
+            self.forecast.merit,
+            shortcuts,
+            _standardized(logs[:, Totals._fields.index("params")]),
+            _standardized(logs[:, Totals._fields.index("macs")]),
         )
+        self.belief = Belief(
+            self.inquisitor.settings.surrogate,
+            self.features,
+            self.known,
+            [self.trained[index] for index in self.known],
+            validation_size=self.inquisitor.validation_size,
+            spread=self._spread,
+            before=self._before,
+        )
+
+    def count(self, costs: Mapping[int, Costs]) -> None:
+        """Takes in what candidates of the pool, by position, cost after all."""
+        for position, found in costs.items():
+            self.everyone[position] = replace(self.everyone[position], costs=found)
+            self.forecast.take(position, self.everyone[position])
+        self.__dict__.pop("_possible", None)
+        self._believe()
+
+    def hopeful(self, count: int) -> list[int]:
+        """Returns the candidates whose costs are forecast (by position, up to `count`) that promise most.
+
+        That is, if they cost a standard deviation less than forecast.
+        """
+        waiting = np.array([index for index in range(self.size) if self.everyone[index].costs is None], int)
+        if len(waiting) <= count:
+            return [int(index) for index in waiting]
+        judged = self.judgement(hope=1.0)
+        value = judged.improvement if self.trained else judged.worth
+        return [int(index) for index in waiting[np.argsort(-value[waiting], kind="stable")][:count]]
 
     def suppose(self, position: int) -> None:
         """Takes it that a candidate of the pool, by position, is trained and comes out as expected."""
         self.belief.suppose(position)
 
-    def judgement(self) -> Judgement:
-        """Returns what is expected of the pool's candidates."""
+    def judgement(self, hope: float = 0.0) -> Judgement:
+        """Returns what is expected of the pool's candidates, if costs lie `hope` deviations below what is forecast."""
         whole = self.belief.posterior()
-        posterior = Posterior(whole.mean[: self.count], whole.deviation[: self.count])
+        posterior = Posterior(whole.mean[: self.size], whole.deviation[: self.size])
         accuracies, weights = posterior.nodes()
-        rows = np.arange(self.count)
-        values, holds = self._values(rows, accuracies)
-        possible = self._possible
+        rows = np.arange(self.size)
+        values, holds = self._values(rows, accuracies, hope)
+        possible = np.where(self._possible > 0.0, 1.0, 0.0) if hope else self._possible
         performance = values @ weights
         feasible = possible * (holds @ weights)
         best = self._best(whole)
@@ -159,30 +184,31 @@ class Assessment:
         kept = values[:, 0][holds[:, 0] > 0]
         return float(kept.max()) if len(kept) else None
 
-    def _values(self, rows: npt.NDArray[np.int_], accuracies: Vector) -> tuple[Vector, Vector]:
+    def _values(self, rows: npt.NDArray[np.int_], accuracies: Vector, hope: float = 0.0) -> tuple[Vector, Vector]:
         """Returns U of candidates at accuracies [percent], shape [n, nodes], and whether (1 or 0) those suffice."""
         function = self.inquisitor.performance
         plain = function.function if isinstance(function, Performance) else function
         if plain in PERFORMANCE.values():
-            outcome = self._outcome(rows[:, None], accuracies)
+            outcome = self._outcome(rows[:, None], accuracies, hope)
             values = np.broadcast_to(np.asarray(plain(outcome), dtype=np.float64), accuracies.shape)
         else:
             values = np.array(
                 [
-                    [function(self._outcome(row, accuracy)) for accuracy in line]
+                    [function(self._outcome(row, accuracy, hope)) for accuracy in line]
                     for row, line in zip(rows, accuracies, strict=True)
                 ]
             ).reshape(accuracies.shape)
         holds = np.ones(accuracies.shape)
         for requirement in self.inquisitor.requirements:
             if not requirement.computable:
-                figures = PERFORMANCE[requirement.metric](self._outcome(rows[:, None], accuracies))
+                figures = PERFORMANCE[requirement.metric](self._outcome(rows[:, None], accuracies, hope))
                 holds = holds * np.asarray(requirement.margin(figures) >= 0.0, dtype=np.float64)
         return values, holds
 
-    def _outcome(self, rows: npt.NDArray[np.int_], accuracies: object) -> Outcome:
+    def _outcome(self, rows: npt.NDArray[np.int_], accuracies: object, hope: float) -> Outcome:
         """Returns outcomes of candidates by row; arrays of rows and accuracies make one outcome of arrays."""
-        costs = np.exp(self.forecast.log_costs[rows])
+        logs = self.forecast.log_costs[rows]
+        costs = np.exp(logs - hope * self.forecast.log_deviations[rows] if hope else logs)
         on = None
         if self.inquisitor.device is not None:
             at = len(Totals._fields) + 2 * sorted(self.inquisitor.meter.models).index(self.inquisitor.device)
@@ -197,11 +223,11 @@ class Assessment:
     @cached_property
     def _possible(self) -> Vector:
         """The probability that each candidate of the pool meets the requirements that its costs decide."""
-        found = np.ones(self.count)
+        found = np.ones(self.size)
         for requirement in self.inquisitor.requirements:
             if not requirement.computable:
                 continue
-            for index in range(self.count):
+            for index in range(self.size):
                 costs = self.everyone[index].costs
                 if costs is not None:
                     found[index] *= requirement.holds(requirement.value(costs))

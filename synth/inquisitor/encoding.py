@@ -97,7 +97,7 @@ class Encoding:
     def __init__(self, graph: Graph | None = None) -> None:
         """Reads the routes of a program; without one, all choices count each on its own."""
         self._tables: dict[str, _Table] = {}
-        self._parents: dict[str, list[tuple[str, str]]] = {}
+        self._inside: dict[str, tuple[tuple[str, str], ...]] = {}
         self._blocks: list[tuple[_Route, ...]] = []
         self._numbers: dict[str, int] = {UNREACHED: 0}
         self._codes: dict[int, tuple[Mapping[str, str], Codes]] = {}
@@ -106,18 +106,19 @@ class Encoding:
         self._seen: list[set[int]] = []
         if graph is not None:
             self._labels = {choice: info.labels for choice, info in graph.choices.items()}
-            self._read(graph, None)
+            self._inside = {choice: info.inside for choice, info in graph.choices.items() if info.inside}
+            self._read(graph)
 
     # Reading a program.
 
-    def _read(self, graph: Graph, parent: tuple[str, str] | None) -> None:
+    def _read(self, graph: Graph) -> None:
         for node in graph.nodes:
             for _, choice in node.choices:
-                self._know(choice.id, _Table(self._labels[choice.id]), parent)
+                self._know(choice.id, _Table(self._labels[choice.id]))
             if isinstance(node.op, Choose):
-                self._know(node.op.choice, _table(node), parent)
+                self._know(node.op.choice, _table(node))
                 for alternative in node.alternatives:
-                    self._read(alternative.body, (node.op.choice, alternative.label))
+                    self._read(alternative.body)
         for routes in _blocks(graph):
             kept = tuple(
                 sorted(
@@ -131,13 +132,9 @@ class Encoding:
             if worth and all(len(route.choices) <= _LENGTH for route in kept) and kept not in self._blocks:
                 self._blocks.append(kept)
 
-    def _know(self, choice: str, table: _Table, parent: tuple[str, str] | None) -> None:
+    def _know(self, choice: str, table: _Table) -> None:
         self._tables.setdefault(choice, table)
         self._position(choice)
-        if parent is not None:
-            self._parents.setdefault(choice, []).append(parent)
-        else:
-            self._parents[choice] = []
 
     def _numeric(self, choice: str) -> bool:
         return all(number(label) is not None for label in self._tables[choice].labels)
@@ -154,8 +151,11 @@ class Encoding:
     def reached(self, labels: Mapping[str, str]) -> dict[str, str]:
         """Returns labels with those of choices inside alternatives that are not taken replaced by `UNREACHED`."""
         found = dict(labels)
-        for choice, parents in self._parents.items():
-            if parents and not any([found.get(outer) == label for outer, label in parents]):
+        for choice, around in self._inside.items():
+            for outer, label in around:
+                if found.get(outer) == label:
+                    break
+            else:
                 found[choice] = UNREACHED
         return found
 
@@ -187,7 +187,10 @@ class Encoding:
             known = len(self._choices)
             coded = [self._coded(item) for item in labels]
         codes = np.stack(coded)
-        columns = [column for choice, at in self._positions.items() for column in self._own(choice, codes[:, at])]
+        names = list(self._numbers)
+        columns = [
+            column for choice, at in self._positions.items() for column in self._own(choice, codes[:, at], names)
+        ]
         shortcuts = []
         for block in self._blocks:
             found, shortcut = self._along(block, codes)
@@ -197,7 +200,7 @@ class Encoding:
         rows = np.stack(columns, axis=1) if columns else np.zeros((len(labels), 1))
         return Encoded(rows, np.mean(shortcuts, axis=0) if shortcuts else np.zeros(len(labels)))
 
-    def _own(self, choice: str, codes: Codes) -> list[Rows]:
+    def _own(self, choice: str, codes: Codes, names: Sequence[str]) -> list[Rows]:
         """Returns the columns of a choice on its own.
 
         Among numbers (widths, kernels): the logarithm scaled to [0, 1] over the numbers there are. Otherwise a column
@@ -206,8 +209,7 @@ class Encoding:
         seen = np.unique(codes)
         if len(seen) < 2:
             return []
-        names = {code: label for label, code in self._numbers.items() if code in seen}
-        numbers = {code: number(label) for code, label in names.items() if label != UNREACHED}
+        numbers = {code: number(names[code]) for code in seen if code != 0}
         if len(numbers) > 1 and all(found is not None for found in numbers.values()):
             table = self._tables.get(choice)
             known = [number(label) for label in table.labels] if table is not None else []

@@ -43,10 +43,19 @@ class Forecast:
 
         `spread` is the mean squared distance of two networks of the program.
         """
+        everything = np.vstack([rows, population]) if len(population) else rows
         length = max(_LENGTH * spread, 1e-9)
         probed = [index for index, item in enumerate(everyone) if item.scores is not None]
         built = [index for index, item in enumerate(everyone) if item.costs is not None]
-        self.merit = self._merit([everyone[index].scores or {} for index in probed], probed, rows, population, length)
+        scores = _scores([everyone[index].scores or {} for index in probed])
+        field = None
+        if scores is None:
+            self.merit = np.zeros(len(rows))
+        else:
+            field = _Field(everything, probed, length)
+            told = field.tell(scores)
+            told[probed] = scores
+            self.merit = _merit(told[: len(rows)], told[len(rows) :] if len(population) else scores)
         if not built:
             self.log_costs = np.zeros((len(rows), len(Totals._fields)))
             self.log_deviations = np.full_like(self.log_costs, np.inf)
@@ -54,34 +63,44 @@ class Forecast:
         logs = np.log(np.array([costs_of(everyone[index]) for index in built]))
         if len(built) == len(everyone):
             self.log_costs, self.log_deviations = logs, np.zeros_like(logs)
-        else:
-            field = _Field(rows[built], logs, length)
-            self.log_costs, self.log_deviations = field.tell(rows), field.deviations(rows)
-            self.log_costs[built], self.log_deviations[built] = logs, 0.0
+            return
+        # Those probed are enough to tell the others from, and are known here already.
+        told = [at for at, index in enumerate(built) if everyone[index].scores is not None] or list(range(len(built)))
+        basis = [built[at] for at in told]
+        if field is None or basis != probed:
+            field = _Field(everything, basis, length)
+        self.log_costs, self.log_deviations = (
+            field.tell(logs[told])[: len(rows)],
+            field.deviations(logs[told], len(rows)),
+        )
+        self.log_costs[built], self.log_deviations[built] = logs, 0.0
 
-    @staticmethod
-    def _merit(
-        scores: Sequence[Mapping[str, float]], probed: list[int], rows: Vector, population: Vector, length: float
-    ) -> Vector:
-        names = [name for name in SCORES if scores and name in scores[0]] or sorted(scores[0] if scores else ())
-        if len(scores) < 2 or not names:
-            return np.zeros(len(rows))
-        values = _normal(np.array([[item.get(name, np.nan) for name in names] for item in scores]))
-        field = _Field(rows[probed], values, length)
-        told = field.tell(rows)
-        told[probed] = values
-        drawn = field.tell(population) if len(population) else values
-        ordered = np.sort(drawn, axis=0)
-        places = (np.arange(len(ordered)) + 0.5) / len(ordered)
+    def take(self, position: int, item: Candidate) -> None:
+        """Takes in what a network costs that was built after all."""
+        self.log_costs[position], self.log_deviations[position] = np.log(costs_of(item)), 0.0
 
-        def ranks(table: Vector) -> Vector:
-            found = [np.interp(table[:, column], ordered[:, column], places) for column in range(len(names))]
-            total: Vector = np.sum(found, axis=0, dtype=np.float64)
-            return total
 
-        reference = ranks(drawn)
-        merit: Vector = (ranks(told) - reference.mean()) / max(float(reference.std()), 1e-9)
-        return merit
+def _scores(probed: Sequence[Mapping[str, float]]) -> Vector | None:
+    """Returns normal scores of training-free scores, shape [n, scores]; None where there are too few."""
+    names = [name for name in SCORES if probed and name in probed[0]] or sorted(probed[0] if probed else ())
+    if len(probed) < 2 or not names:
+        return None
+    return _normal(np.array([[item.get(name, np.nan) for name in names] for item in probed]))
+
+
+def _merit(scores: Vector, drawn: Vector) -> Vector:
+    """Returns the standardized sum of the ranks that scores, shape [n, scores], have among those of `drawn`."""
+    ordered = np.sort(drawn, axis=0)
+    places = (np.arange(len(ordered)) + 0.5) / len(ordered)
+
+    def ranks(table: Vector) -> Vector:
+        found = [np.interp(table[:, column], ordered[:, column], places) for column in range(table.shape[1])]
+        total: Vector = np.sum(found, axis=0, dtype=np.float64)
+        return total
+
+    reference = ranks(drawn)
+    merit: Vector = (ranks(scores) - reference.mean()) / max(float(reference.std()), 1e-9)
+    return merit
 
 
 def costs_of(item: Candidate) -> list[float]:
@@ -104,39 +123,51 @@ def _normal(table: Vector) -> Vector:
 
 
 class _Field:
-    """A Gaussian process that interpolates columns over encoded decisions."""
+    """A Gaussian process that tells columns of figures everywhere from those of the networks where they are known."""
 
-    def __init__(self, rows: Vector, values: Vector, length: float) -> None:
-        from scipy.linalg import cho_factor, cho_solve
+    def __init__(self, rows: Vector, known: list[int], length: float) -> None:
+        """Takes encoded decisions, shape [n, columns], and the positions of those known."""
+        from scipy.linalg import cho_factor
 
-        self.rows, self.values, self.length = rows, values, length
-        self.middle = rows.mean(axis=0)
-        self.centre = values.mean(axis=0)
-        self.scale = np.maximum(values.std(axis=0), 1e-9)
-        kernel = self._kernel(rows, rows)
-        kernel[np.diag_indices(len(rows))] += _NOISE
+        centred = rows - rows[known].mean(axis=0)
+        squares = (centred**2).sum(axis=1)
+        # One product serves both the distances and the slope; the rest is done in place, since these are large.
+        products = centred @ centred[known].T
+        self._across = -2.0 * products
+        self._across += squares[:, None]
+        self._across += squares[known]
+        np.maximum(self._across, 0.0, out=self._across)
+        self._across /= -length
+        np.exp(self._across, out=self._across)
+        self._across *= _AMPLITUDE
+        products *= _SLOPE / length
+        self._across += products
+        self._prior = _AMPLITUDE + _SLOPE * squares / length + _NOISE
+        kernel = self._across[known]
+        kernel[np.diag_indices(len(known))] += _NOISE
         self._factor = cho_factor(kernel, lower=True)
-        self._weights = cho_solve(self._factor, (values - self.centre) / self.scale)
 
-    def _kernel(self, left: Vector, right: Vector) -> Vector:
-        near = _AMPLITUDE * np.exp(-squared_distances(left, right) / self.length)
-        kernel: Vector = near + _SLOPE * (left - self.middle) @ (right - self.middle).T / self.length
-        return kernel
-
-    def tell(self, rows: Vector) -> Vector:
-        """Returns means at rows, shape [n, columns]."""
-        means: Vector = self.centre + (self._kernel(rows, self.rows) @ self._weights) * self.scale
-        return means
-
-    def deviations(self, rows: Vector) -> Vector:
-        """Returns standard deviations at rows, shape [n, columns]."""
+    def tell(self, values: Vector) -> Vector:
+        """Returns means everywhere, shape [n, columns], from values where they are known."""
         from scipy.linalg import cho_solve
 
-        across = self._kernel(rows, self.rows)
-        slope = _SLOPE * ((rows - self.middle) ** 2).sum(axis=1) / self.length
-        variance = _AMPLITUDE + slope + _NOISE - np.einsum("ij,ji->i", across, cho_solve(self._factor, across.T))
-        found: Vector = np.sqrt(np.maximum(variance, 0.0))[:, None] * self.scale
+        centre, scale = values.mean(axis=0), _scale(values)
+        means: Vector = centre + (self._across @ cho_solve(self._factor, (values - centre) / scale)) * scale
+        return means
+
+    def deviations(self, values: Vector, count: int) -> Vector:
+        """Returns standard deviations at the first `count` networks, shape [count, columns]."""
+        from scipy.linalg import cho_solve
+
+        across = self._across[:count]
+        variance = self._prior[:count] - np.einsum("ij,ji->i", across, cho_solve(self._factor, across.T))
+        found: Vector = np.sqrt(np.maximum(variance, 0.0))[:, None] * _scale(values)
         return found
+
+
+def _scale(values: Vector) -> Vector:
+    scale: Vector = np.maximum(values.std(axis=0), 1e-9)
+    return scale
 
 
 def squared_distances(left: Vector, right: Vector) -> Vector:

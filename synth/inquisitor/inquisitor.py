@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 __all__ = ["Inquisitor", "InquisitorSettings", "Judgement", "Proposal"]
 
 Vector = npt.NDArray[np.float64]
+Counted = Callable[[int], Costs | None]
+
+_COUNTED = 128
+"""So many candidates that nobody has built are built for their costs before a choice among them."""
 
 
 @dataclass(frozen=True)
@@ -176,6 +180,22 @@ class Inquisitor:
         """Returns what is known of the candidates of a pool and of those trained, to be judged by."""
         return Assessment(self, pool)
 
+    def _look(self, pool: Sequence[Candidate], counted: Counted | None) -> Assessment:
+        """Returns an assessment in which those that promise most have exact costs, if those can be counted."""
+        assessment = self.assess(pool)
+        if counted is not None and self.costs_matter:
+            found = {index: counted(index) for index in assessment.hopeful(_COUNTED)}
+            costs = {index: costs for index, costs in found.items() if costs is not None}
+            if costs:
+                assessment.count(costs)
+        return assessment
+
+    @property
+    def costs_matter(self) -> bool:
+        """Whether U or a requirement depends on costs."""
+        function = self.performance.function if isinstance(self.performance, Performance) else self.performance
+        return function is not PERFORMANCE["accuracy"] or any(item.computable for item in self.requirements)
+
     def judge(self, pool: Sequence[Candidate], suppose: Sequence[str] = ()) -> Judgement:
         """Returns what is expected of the candidates of `pool`, after supposing some (by hash) to be trained."""
         assessment = self.assess(pool)
@@ -186,10 +206,12 @@ class Inquisitor:
 
     # What to probe and to train.
 
-    def worth_probing(self, pool: Sequence[Candidate], count: int) -> list[int]:
+    def worth_probing(self, pool: Sequence[Candidate], count: int, counted: Counted | None = None) -> list[int]:
         """Returns which of a pool's candidates (by position, those not probed) to probe, at most `count`.
 
         The first `explore` probes of a search are taken as the pool has them; after that, those that promise most.
+        `counted` tells what a candidate of the pool costs, by position, or None if it cannot be built; it is asked of
+        those few that may promise most, since costs told by forecast are not exact.
         """
         fresh = [index for index, item in enumerate(pool) if item.scores is None]
         probed = sum(item.scores is not None for item in self.candidates.values())
@@ -197,19 +219,23 @@ class Inquisitor:
         rest = count - len(random)
         if rest <= 0 or len(random) == len(fresh):
             return random
-        judged = self.assess(pool).judgement()
+        judged = self._look(pool, counted).judgement()
         value = judged.improvement if self.trained else judged.worth
         taken = set(random)
         aimed = [index for index in np.array(fresh)[np.argsort(-value[fresh], kind="stable")] if index not in taken]
         return random + [int(index) for index in aimed[:rest]]
 
-    def select(self, pool: Sequence[Candidate], count: int) -> list[Candidate]:
-        """Returns up to `count` candidates to train: each pick maximizes expected improvement given those before it."""
-        waiting = [candidate for candidate in pool if self._unknown(candidate)]
+    def select(self, pool: Sequence[Candidate], count: int, counted: Counted | None = None) -> list[Candidate]:
+        """Returns up to `count` candidates to train: each pick maximizes expected improvement given those before it.
+
+        `counted` is as for `worth_probing`.
+        """
+        places = [place for place, candidate in enumerate(pool) if self._unknown(candidate)]
+        waiting = [pool[place] for place in places]
         picked: list[int] = []
         if not waiting:
             return []
-        assessment = self.assess(waiting)
+        assessment = self._look(waiting, None if counted is None else lambda index: counted(places[index]))
         while len(picked) < min(count, len(waiting)):
             judged = assessment.judgement()
             values = judged.improvement.copy()
@@ -230,11 +256,14 @@ class Inquisitor:
         """Returns candidates from the best expected U down, those likely to meet the requirements first."""
         return [pool[index] for index in self.order(pool)]
 
-    def order(self, pool: Sequence[Candidate]) -> list[int]:
-        """Returns the positions of candidates from the best expected U down, those likely to be feasible first."""
+    def order(self, pool: Sequence[Candidate], counted: Counted | None = None) -> list[int]:
+        """Returns the positions of candidates from the best expected U down, those likely to be feasible first.
+
+        `counted` is as for `worth_probing`.
+        """
         if not pool:
             return []
-        judged = self.judge(pool)
+        judged = self._look(pool, counted).judgement()
         likely = judged.feasible >= self.settings.confidence
         value = np.where(likely, judged.performance, judged.worth - 1e6)
         return [int(index) for index in np.argsort(-value, kind="stable")]

@@ -79,7 +79,9 @@ def promise(problem: Problem, networks: Sequence[Decisions], scores: Sequence[Ma
 
 def every(problem: Problem) -> Iterator[Decisions]:
     """Yields all decisions that hold."""
-    return filter(problem.holds, itertools.product(*map(range, problem.space.sizes)))
+    for decisions in itertools.product(*map(range, problem.space.sizes)):
+        if problem.space.normal(decisions) == decisions and problem.holds(decisions):
+            yield decisions
 
 
 def draw_untrained(session: Session, avoid: Collection[Decisions] = ()) -> Decisions:
@@ -187,17 +189,10 @@ class Evolution:
 
 def shuffled_neighbours(session: Session, decisions: Decisions) -> Iterator[Decisions]:
     """Yields the decisions that differ in one choice and hold, in random order."""
-    moves = [
-        (position, index)
-        for position, (now, size) in enumerate(zip(decisions, session.space.sizes, strict=True))
-        for index in range(size)
-        if index != now
-    ]
-    for place in session.random.permutation(len(moves)).tolist():
-        position, index = moves[place]
-        found = (*decisions[:position], index, *decisions[position + 1 :])
-        if session.problem.holds(found):
-            yield found
+    near = list(session.space.neighbours(decisions))
+    for place in session.random.permutation(len(near)).tolist():
+        if session.problem.holds(near[place]):
+            yield near[place]
 
 
 @register_strategy("evolution-scored")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 
 from gensynth.ir import Network
 from gensynth.passes.choices.randomness import choice_counters, gumbel
+from gensynth.passes.cost import Costs
 from gensynth.synth.generator import Generator
 from gensynth.synth.inquisitor import Candidate, Experience, Inquisitor, InquisitorSettings
 
@@ -29,6 +30,10 @@ _NEIGHBOURS = 512
 at most so many of these."""
 _REPAIRS = 8
 """One in so many draws of a cycle is repaired at most; others that do not hold are dropped."""
+_FAMILY_ROUNDS = 4
+"""So often are networks drawn to make up a family."""
+_SHARPENINGS = 2
+"""Moves of the generator by its own seeds before a family is drawn: what was learned, without another training."""
 _CYCLE = 5
 """Trainings between two updates of the generator."""
 
@@ -80,7 +85,7 @@ class InquisitiveSearch:
         fresh = [key for key in pool if key not in self.session.trained]
         while len(fresh) < count:
             fresh.append(self.session.draw_new(lambda decisions: decisions in fresh))
-        chosen = self.inquisitor.select([self._candidate(key) for key in fresh], count)
+        chosen = self.inquisitor.select([self._candidate(key) for key in fresh], count, self._counter(fresh))
         # Where all that holds is trained, something is trained again.
         return [tuple(map(int, item.hash.split(","))) for item in chosen] or fresh[:1]
 
@@ -96,26 +101,46 @@ class InquisitiveSearch:
     # The family.
 
     def family(self, count: int, *, draw: int = 1024) -> list[Decisions]:
-        """Returns those of many fresh seeds of the learned generator that the inquisitor ranks first, all different."""
-        found = {key: self._candidate(key) for key in self._drawn(draw)}
-        while len(found) < count:
-            key = self.session.draw_new(lambda decisions: decisions in found)
-            if key in found:
+        """Returns those of many fresh seeds of the learned generator that the inquisitor ranks first.
+
+        All are different networks. Where the generator's seeds give too few of them, more are drawn, at last uniformly.
+        """
+        before = self.generator
+        for _ in range(_SHARPENINGS):
+            self._move(self._drawn(_DRAWN))
+        found: dict[Hashable, Decisions] = {}
+        for place in range(_FAMILY_ROUNDS):
+            last = place == _FAMILY_ROUNDS - 1
+            keys = [self.problem.draw(self.session.random) for _ in range(draw)] if last else self._drawn(draw)
+            for index in self.inquisitor.order([self._candidate(key) for key in keys], self._counter(keys)):
+                if len(found) < count:
+                    found.setdefault(self.problem.network(keys[index]), keys[index])
+            if len(found) == count:
                 break
-            found[key] = self._candidate(key)
-        keys = list(found)
-        return [keys[index] for index in self.inquisitor.order(list(found.values()))[:count]]
+        self.generator = before
+        return list(found.values())
 
     # Parts.
 
     def _candidate(self, decisions: Decisions) -> Candidate:
         found = self._known.get(decisions)
         if found is None:
-            labels = self.inquisitor.encoding.reached(self.space.names(decisions))
+            labels = self.space.reached(decisions)
             name = ",".join(map(str, decisions))
             found = Candidate(0, name, None, labels, self.problem.known_costs(decisions))
             self._known[decisions] = found
         return found
+
+    def _counter(self, keys: Sequence[Decisions]) -> Callable[[int], Costs]:
+        """Returns what tells the costs of some networks by position, and keeps them."""
+
+        def counted(position: int) -> Costs:
+            key = keys[position]
+            costs = self.problem.costs(key)
+            self._known[key] = dataclasses.replace(self._candidate(key), costs=costs)
+            return costs
+
+        return counted
 
     def _observe(self, decisions: Decisions, candidate: Candidate) -> None:
         if candidate.costs is None:
@@ -147,7 +172,7 @@ class InquisitiveSearch:
             return
         keys = list(pool)
         chosen: list[Decisions] = []
-        for index in self.inquisitor.worth_probing(list(pool.values()), len(keys)):
+        for index in self.inquisitor.worth_probing(list(pool.values()), len(keys), self._counter(keys)):
             if len(chosen) == count:
                 break
             if self.problem.holds(keys[index]):
@@ -177,7 +202,7 @@ class InquisitiveSearch:
         repairs = count // _REPAIRS if self.settings.repair else 0
         for seed in range(self._next_seed, self._next_seed + count):
             drawn = materializer.draw(seed)
-            key = tuple(drawn[choice] for choice in self.space.choices)
+            key = self.space.normal(tuple(drawn[choice] for choice in self.space.choices))
             if self.problem.holds(key):
                 found[key] = None
             elif repairs > 0:
@@ -197,10 +222,14 @@ class InquisitiveSearch:
             for row, choice in enumerate(self.space.choices)
         ]
 
-    def _move(self) -> None:
-        """Moves the generator's logits; choices stay open, since the space is searched to the end."""
+    def _move(self, ideas: Sequence[Decisions] = ()) -> None:
+        """Moves the generator's logits by what is known and by what is believed of some ideas.
+
+        Choices stay open, since the space is searched to the end.
+        """
+        pool = {key: self._candidate(key) for key in ideas} | self._shown
         # At the first cycle nothing is settled yet.
-        proposal = self.inquisitor.propose(self.generator.graph, list(self._shown.values()), cycle=1)
+        proposal = self.inquisitor.propose(self.generator.graph, list(pool.values()), cycle=1)
         if proposal.passes:
             self.generator = self.generator.apply(",".join(proposal.passes), verify=False)
 

@@ -71,18 +71,21 @@ class Prober:
         """Returns the training-free scores of a network; none without a task."""
         if self.on is None:
             return {}
-        name = self._networks.get(decisions)
-        graph = None
-        if name is None:
-            graph = fold_zeros(self.build(decisions))
-            name = self._networks[decisions] = architecture_hash(graph)
+        name = self.network(decisions)
         if name not in self._scores:
             found = self._look_up(name)
             if found is None:
-                found = self._probe(fold_zeros(self.build(decisions)) if graph is None else graph)
+                found = self._probe(fold_zeros(self.build(decisions)))
                 self._keep(name, found)
             self._scores[name] = found
         return self._scores[name]
+
+    def network(self, decisions: Decisions) -> str:
+        """Returns the architecture's hash once zeros are folded away."""
+        name = self._networks.get(decisions)
+        if name is None:
+            name = self._networks[decisions] = architecture_hash(fold_zeros(self.build(decisions)))
+        return name
 
     def _probe(self, graph: Graph) -> dict[str, float]:
         assert self.on is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,6 +69,10 @@ class Problem(ABC):
     @abstractmethod
     def accuracy(self, decisions: Decisions) -> float:
         """Returns the accuracy [percent] of the trained network."""
+
+    def network(self, decisions: Decisions) -> Hashable:
+        """Returns what tells networks apart: equal for decisions that come to the same network, where that is known."""
+        return decisions
 
     def train(self, asked: Sequence[Decisions]) -> list[float]:
         """Returns the accuracies [percent] of trained networks; a subclass may train them side by side."""

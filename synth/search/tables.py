@@ -76,7 +76,8 @@ class Table:
         generator's choices, with anything between them (`|nor_conv_3x3~0|+...`, `8:16:64`, `["a", "b"]`), or as
         `choice=label` pairs, or as one digit a choice, its alternative's index. Several columns hold a label, or an
         index, each. Without `key`, there is a column for every choice, named by it. `alike` names a column with the
-        number of the row (from 0) whose figures stand for a row's empty cells.
+        number of the row (from 0) whose figures stand for a row's empty cells. Of rows that differ only in choices
+        that do not matter (`Space.normal`), the first counts.
 
         Raises:
             UsageError: a file cannot be read or lacks a column.
@@ -131,12 +132,15 @@ def _read(path: Path, space: Space, key: tuple[str, ...], alike: str | None) -> 
     decide = _decider(path, space, key, names)
     found: dict[Decisions, dict[str, float]] = {}
     order: list[Decisions] = []
+    before: set[Decisions] = set()
     numeric = [name for name in names if name not in (key or space.choices)]
     for number, line in enumerate(lines, start=2):
-        decisions = decide(line, number)
-        if decisions in found:
+        written = decide(line, number)
+        if written in before:
             raise DataError(f"{path}, line {number}: these choices stood there before", hint="keep one line of each")
-        found[decisions] = {name: value for name in numeric if (value := _cell(line[name])) is not None}
+        before.add(written)
+        decisions = space.normal(written)
+        found.setdefault(decisions, {name: value for name in numeric if (value := _cell(line[name])) is not None})
         order.append(decisions)
     if alike is not None and alike in names:
         for decisions in order:
@@ -281,6 +285,10 @@ class TableProblem(Problem):
     def scores(self, decisions: Decisions) -> Mapping[str, float]:
         """Returns the scores of a probe."""
         return self.prober.scores(decisions)
+
+    def network(self, decisions: Decisions) -> str:
+        """Returns the hash of what computes in the network."""
+        return self.prober.network(decisions)
 
     def accuracy(self, decisions: Decisions) -> float:
         """Returns what the table has."""

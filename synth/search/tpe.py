@@ -80,7 +80,8 @@ class Tpe:
     def _suggest(self, asked: Sequence[Decisions]) -> Decisions:
         for _ in range(self.tries):
             trial = self.study.ask(self.distributions)
-            decisions = tuple(trial.params[choice] for choice in self.session.space.choices)
+            space = self.session.space
+            decisions = space.normal(tuple(trial.params[choice] for choice in space.choices))
             if decisions in asked or decisions in self.session.trained:
                 self.study.tell(trial, state=self._failed)
             elif not self.session.problem.holds(decisions):

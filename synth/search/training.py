@@ -64,6 +64,10 @@ class TrainingProblem(Problem):
         """Returns the scores of a probe."""
         return self.prober.scores(decisions)
 
+    def network(self, decisions: Decisions) -> str:
+        """Returns the hash of what computes in the network."""
+        return self.prober.network(decisions)
+
     def accuracy(self, decisions: Decisions) -> float:
         """Returns the accuracy [percent] on the validation part."""
         return self.train([decisions])[0]

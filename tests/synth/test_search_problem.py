@@ -81,6 +81,62 @@ def test_draws_from_a_space_are_uniform_and_follow_the_seed():
     assert all(90 < sum(one[0] == index for one in drawn[0]) < 150 for index in range(4))
 
 
+NESTED = """gensynth 1
+
+network @nested(%image: f32[N, 1, 8, 8]) -> f32[N, 10] {
+  %body = choose<way>(%image) {
+    plain[0.00](%x) {
+      %y = conv2d(%x) {channels=4, kernel=choice<kernel>[1, 3], padding=same}
+      yield %y
+    }
+    either[0.00](%x) {
+      %z = choose<which>(%x) {
+        narrow[0.00](%u) {
+          %v = conv2d(%u) {channels=4, kernel=choice<deep>[1, 3, 5], padding=same}
+          yield %v
+        }
+        same[0.00](%u) {
+          %v = conv2d(%u) {channels=4, kernel=choice<kernel>[1, 3], padding=same}
+          yield %v
+        }
+      }
+      yield %z
+    }
+  }
+  %pool   = global_avg_pool(%body)
+  %logits = dense(%pool) {features=10}
+  return %logits
+}
+"""
+
+
+def test_choices_inside_alternatives_that_are_not_taken_do_not_matter():
+    graph = parse(NESTED)
+    assert {name: info.inside for name, info in graph.choices.items()} == {
+        "way": (),
+        "kernel": (("way", "plain"), ("which", "same")),
+        "which": (("way", "either"),),
+        "deep": (("which", "narrow"),),
+    }
+    space = Space.of(graph)
+    assert space.choices == ("way", "kernel", "which", "deep")
+    assert space.normal((0, 1, 1, 2)) == (0, 1, 0, 0)
+    assert space.normal((1, 1, 0, 2)) == (1, 0, 0, 2)
+    assert space.normal((1, 1, 1, 2)) == (1, 1, 1, 0)
+    assert space.reached((0, 1, 0, 0)) == {"way": "plain", "kernel": "3", "which": "", "deep": ""}
+    assert set(space.neighbours((0, 1, 0, 0))) == {(1, 0, 0, 0), (0, 0, 0, 0)}
+
+
+def test_draws_are_normal_and_networks_are_told_apart_by_what_computes():
+    graph = parse(NESTED)
+    space, prober = Space.of(graph), Prober(graph, None)
+    random = np.random.default_rng(0)
+    drawn = {space.draw(random) for _ in range(300)}
+    assert len(drawn) == 2 + 3 + 2
+    # `plain` and `same` have two kernels, which are among the three of `narrow`.
+    assert len({prober.network(decisions) for decisions in drawn}) == 3
+
+
 def test_a_network_without_choices_is_no_space():
     with pytest.raises(UsageError, match="there is nothing to search") as caught:
         Space.of(prototype("resnet", depth=8, image=(1, 8, 8), classes=10).graph)
