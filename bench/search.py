@@ -66,7 +66,7 @@ def sections(folder: Path) -> dict[str, dict[str, list[str]]]:
         for percentile in ("10", "25", "50"):
             found[name + percentile] = {name + percentile: [*short, *ceilings(percentile, *columns)]}
     found["ablations"] = {
-        "ablations": [*common, "--metric", CIFAR10, "--methods", "ablations"],
+        "ablations": [*short, "--methods", "ablations"],
         "ablations-energy25": [*short, *ceilings("25", ENERGY), "--methods", "ablations"],
     }
     table = ["--task", "table", "--program", PROGRAM, "--key", "arch", "--alike", "iso_rep_index", *common[2:]]

@@ -96,6 +96,37 @@ def test_scores_and_costs_of_networks_that_were_not_built_are_forecast_from_thos
     assert asked.assess(scored[:1]).forecast.log_costs[0, 1] == pytest.approx(math.log(scored[0].totals.params))
 
 
+def test_costs_that_can_be_counted_count_instead_of_their_forecast(generator):
+    candidates = draw(generator, range(200))
+    asked = inquisitor(["params <= 1"], explore=0)
+    asked.look_at(generator)
+    asked.observe(candidates[:20])
+    ideas = [Candidate(0, "", None, item.labels, None) for item in candidates[20:]]
+    least = 150
+    free = candidates[0].known_costs._replace(totals=candidates[0].totals._replace(params=1))
+    counted = []
+
+    def costs(index):
+        counted.append(index)
+        return free if index == least else candidates[20 + index].costs
+
+    assert asked.worth_probing(ideas[:100], 5, costs)
+    assert sorted(counted) == list(range(100)), "all of few are counted"
+    # Where every network misses the requirement but one, that one is found once its costs are known.
+    first = asked.order([ideas[least], *ideas[:100]], lambda index: costs(least if index == 0 else index - 1))
+    assert first[0] == 0
+    counted.clear()
+    asked.worth_probing(ideas, 5, costs)
+    assert len(counted) == len(set(counted)) < len(ideas)
+    # What cannot be built keeps its forecast, and accuracy alone needs no costs.
+    assert len(asked.worth_probing(ideas, 5, lambda index: None)) == 5
+    plain = Inquisitor(parse_performance("accuracy"), (), validation_size=500, settings=InquisitorSettings(explore=0))
+    plain.observe(candidates[:20])
+    counted.clear()
+    plain.worth_probing(ideas, 5, costs)
+    assert not counted
+
+
 def test_a_ceiling_makes_networks_that_were_not_built_improbable_when_they_will_miss_it(generator):
     candidates = draw(generator, range(90))
     bound = int(np.median([item.totals.params for item in candidates]))

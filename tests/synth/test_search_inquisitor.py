@@ -155,6 +155,24 @@ def test_a_family_is_of_different_networks_that_hold_best_first(cell, budget, ab
     assert chosen.family(4, draw=256) != family
 
 
+def test_a_family_is_of_networks_that_compute_different_things_and_leaves_the_generator_as_it_is(cell):
+    class Alike(Hidden):
+        def network(self, decisions):
+            return decisions[1:]
+
+    chosen, _ = run(Alike(cell), 10)
+    before = chosen.generator.graph
+    family = chosen.family(20, draw=64)
+    assert len({decisions[1:] for decisions in family}) == 20
+    assert chosen.generator.graph is before
+
+
+def test_a_family_is_no_larger_than_there_are_networks():
+    problem = Hidden(parse(FEW))
+    chosen, _ = run(problem, 2)
+    assert len(set(chosen.family(64, draw=32))) == 6
+
+
 def test_the_generator_moves_towards_what_was_learned(cell):
     problem = Hidden(cell)
     chosen, _ = run(problem, 10)

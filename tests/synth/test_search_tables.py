@@ -131,6 +131,12 @@ def test_empty_cells_are_those_of_the_row_that_computes_alike(table_of):
     assert math.isnan(found.rows[0, 1]["accuracy"])
 
 
+def test_of_rows_that_differ_in_what_does_not_matter_the_first_counts(table_of):
+    space = Space(("way", "inner"), (("plain", "deep"), ("a", "b")), ((), (("way", "deep"),)))
+    found = table_of("net,accuracy", "00,90", "01,80", "11,70", space=space, key=["net"])
+    assert found.rows == {(0, 0): {"accuracy": 90.0}, (1, 1): {"accuracy": 70.0}}
+
+
 @pytest.mark.parametrize(
     ("lines", "arguments", "error", "says", "hint"),
     [
