@@ -65,14 +65,12 @@ class Forecast:
             self.log_costs, self.log_deviations = logs, np.zeros_like(logs)
             return
         # Those probed are enough to tell the others from, and are known here already.
-        told = [at for at, index in enumerate(built) if everyone[index].scores is not None] or list(range(len(built)))
-        basis = [built[at] for at in told]
+        chosen = [at for at, index in enumerate(built) if everyone[index].scores is not None] or list(range(len(built)))
+        basis = [built[at] for at in chosen]
         if field is None or basis != probed:
             field = _Field(everything, basis, length)
-        self.log_costs, self.log_deviations = (
-            field.tell(logs[told])[: len(rows)],
-            field.deviations(logs[told], len(rows)),
-        )
+        self.log_costs = field.tell(logs[chosen])[: len(rows)]
+        self.log_deviations = field.deviations(logs[chosen], len(rows))
         self.log_costs[built], self.log_deviations[built] = logs, 0.0
 
     def take(self, position: int, item: Candidate) -> None:
