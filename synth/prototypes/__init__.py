@@ -2,6 +2,7 @@
 
 from . import (  # noqa: F401  (they register themselves)
     alexnet,
+    detectnet,
     fbnet,
     googlenet,
     inception,
@@ -9,6 +10,7 @@ from . import (  # noqa: F401  (they register themselves)
     mobilenet,
     nas_bench_201,
     nasnet,
+    refinenet,
     resnet,
     shufflenet,
     squeezenet,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from gensynth.ir import Builder, Graph, Padding, Value
 from gensynth.ir.ops import BatchNorm, Concat, Dense, Dropout, GlobalAvgPool, LocalResponseNorm, MaxPool
 
@@ -28,10 +30,11 @@ POOLED = ("3b", "4e")
 """A pool follows these modules."""
 
 
-class _Network:
-    """GoogLeNet under construction."""
+class Trunk:
+    """GoogLeNet up to its last module, under construction. Nodes have the same names wherever it is used."""
 
     def __init__(self, builder: Builder, width: float, batch_norm: bool) -> None:
+        require(0.1 <= width <= 4, f"width={width:g} is not between 0.1 and 4", "1 is the published width")
         self.builder = builder
         self.width = width
         self.norm = BatchNorm(epsilon=1e-3) if batch_norm else None
@@ -77,6 +80,19 @@ class _Network:
         )
         return self.builder.emit(Concat(), *branches, name="concat")
 
+    def build(self, value: Value, pooled: Collection[str] = POOLED) -> Value:
+        """Emits stem and modules, with a pool after the modules `pooled`, and returns the last module's result."""
+        with self.builder.scope("stem"):
+            value = self.stem(value)
+        for name, widths in MODULES:
+            with self.builder.scope(f"inception{name}"):
+                value = self.inception(value, widths)
+            if name in pooled:
+                kernel = 2 if self.norm is not None and name == POOLED[-1] else 3
+                with self.builder.scope(f"stage{name[0]}"):
+                    value = self.builder.emit(MaxPool(kernel=kernel, stride=2, ceil=True), value, name="pool")
+        return value
+
 
 @register_prototype("googlenet")
 def googlenet(
@@ -93,20 +109,9 @@ def googlenet(
     At ImageNet 6,998,552 parameters and 1.583 G MACs (Open Model Zoo: 6.999 M and 3.266 G operations); with
     `batch_norm` 6,624,904 and 1.498 G (torchvision).
     """
-    require(0.1 <= width <= 4, f"width={width:g} is not between 0.1 and 4", "1 is the published width")
     require(classes >= 1, f"classes must be at least 1, got {classes}", "give the number of classes of the task")
     builder = Builder("googlenet_bn" if batch_norm else "googlenet")
-    network = _Network(builder, width, batch_norm)
-    value = builder.input("image", image)
-    with builder.scope("stem"):
-        value = network.stem(value)
-    for name, widths in MODULES:
-        with builder.scope(f"inception{name}"):
-            value = network.inception(value, widths)
-        if name in POOLED:
-            kernel = 2 if batch_norm and name == POOLED[-1] else 3
-            with builder.scope(f"stage{name[0]}"):
-                value = builder.emit(MaxPool(kernel=kernel, stride=2, ceil=True), value, name="pool")
+    value = Trunk(builder, width, batch_norm).build(builder.input("image", image))
     with builder.scope("head"):
         value = builder.emit(GlobalAvgPool(), value, name="pool")
         value = builder.emit(Dropout(rate=0.2 if batch_norm else 0.4), value, name="dropout")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from gensynth.ir import Builder, Graph, Value
@@ -53,6 +54,34 @@ def _bottleneck(builder: Builder, value: Value, channels: int, stride: int, shor
     return builder.emit(Relu(), value, name="act")
 
 
+def _stages(
+    builder: Builder, value: Value, blocks: Sequence[int], width: int, shortcut: Shortcut, bottleneck: bool
+) -> tuple[Value, ...]:
+    """Emits stages of so many blocks, each twice as wide and half as large as the one before; returns their results."""
+    block = _bottleneck if bottleneck else _basic
+    results = []
+    for stage, count in enumerate(blocks, start=1):
+        for index in range(1, count + 1):
+            stride = 2 if stage > 1 and index == 1 else 1
+            with builder.scope(f"stage{stage}.block{index}"):
+                value = block(builder, value, width * 2 ** (stage - 1), stride, shortcut)
+        results.append(value)
+    return tuple(results)
+
+
+def imagenet_trunk(
+    builder: Builder, value: Value, depth: int, width: int, shortcut: Shortcut = "projection"
+) -> tuple[Value, ...]:
+    """Emits the ImageNet form up to its last stage and returns what the four stages make, 1/4 to 1/32 of the image.
+
+    `depth` is one of IMAGENET_BLOCKS. Nodes have the names of `resnet`, so that its trained weights fit.
+    """
+    with builder.scope("stem"):
+        value = conv_norm(builder, value, width, 7, stride=2, activation=Relu())
+        value = builder.emit(MaxPool(kernel=3, stride=2, padding="same"), value, name="pool")
+    return _stages(builder, value, IMAGENET_BLOCKS[depth], width, shortcut, bottleneck=depth >= 50)
+
+
 @register_prototype("resnet")
 def resnet(
     *,
@@ -87,22 +116,13 @@ def resnet(
         )
         with builder.scope("stem"):
             value = conv_norm(builder, value, width, 3, activation=Relu())
-        blocks: tuple[int, ...] = ((depth - 2) // 6,) * 3
+        value = _stages(builder, value, ((depth - 2) // 6,) * 3, width, shortcut, bottleneck=False)[-1]
     else:
         require(
             depth in IMAGENET_BLOCKS,
             f"depth={depth} is not one of {', '.join(map(str, IMAGENET_BLOCKS))}",
             "dataset=cifar takes any depth of 6n + 2",
         )
-        with builder.scope("stem"):
-            value = conv_norm(builder, value, width, 7, stride=2, activation=Relu())
-            value = builder.emit(MaxPool(kernel=3, stride=2, padding="same"), value, name="pool")
-        blocks = IMAGENET_BLOCKS[depth]
-    block = _bottleneck if dataset == "imagenet" and depth >= 50 else _basic
-    for stage, count in enumerate(blocks, start=1):
-        for index in range(1, count + 1):
-            stride = 2 if stage > 1 and index == 1 else 1
-            with builder.scope(f"stage{stage}.block{index}"):
-                value = block(builder, value, width * 2 ** (stage - 1), stride, shortcut)
+        value = imagenet_trunk(builder, value, depth, width, shortcut)[-1]
     head(builder, value, classes)
     return builder.build()
