@@ -14,6 +14,7 @@ from typing import Any
 from compile_figures import Figure, kernel_figures, speed_figures
 from cost_figures import cost_figures
 from search_figures import ABOUT, ABOUT_FAMILIES, digits_figure, overhead_figure, search_figures
+from sharing_figures import sharing_figure
 
 FOLDER = Path("docs/results")
 
@@ -378,6 +379,12 @@ SECTIONS = (
         "14. Search in a large space",
         "`python bench/search_overhead.py --json docs/results/search_overhead.json`",
         lambda found: figures([overhead_figure(found)]),
+    ),
+    (
+        "sharing",
+        "15. Weight sharing",
+        "`python bench/sharing.py --json docs/results/sharing.json`",
+        lambda found: figures([sharing_figure(found)]),
     ),
 )
 

@@ -56,7 +56,9 @@ class EmitSettings:
 class Config:
     """A synthesis: prototype, task, requirements, performance function, and how to search.
 
-    `device` is what trains networks. `cost_devices` are all that latency or energy is asked for on, in full as
+    `shared_training` is the recipe by which all networks of the generator are trained together, if they are; then
+    `search_training` may be None: networks are judged with their slices of the shared weights. `device` is what trains
+    networks. `cost_devices` are all that latency or energy is asked for on, in full as
     `device_text` gives them; figures are given for the first.
     """
 
@@ -72,11 +74,12 @@ class Config:
     inquisitor: InquisitorSettings
     emit: EmitSettings
     training: Recipe
-    search_training: Recipe
+    search_training: Recipe | None
     processes: int | None
     device: str
     source: str = field(repr=False, default="")
     cost_devices: tuple[str, ...] = ()
+    shared_training: Recipe | None = None
 
 
 _TABLES = {
@@ -88,6 +91,7 @@ _TABLES = {
     "emit": "seeds and pool",
     "training": "the recipe of full trainings",
     "search_training": "the recipe of short trainings",
+    "shared_training": "the recipe of training all networks together",
     "run": "processes and device",
 }
 _TOP = ("requirements", "performance", "device")
@@ -247,7 +251,8 @@ def parse_config(text: str, name: str = "<config>") -> Config:
         inquisitor=_read_inquisitor(reader, name),
         emit=_read_emit(reader),
         training=_read_recipe(reader, "training"),
-        search_training=_read_recipe(reader, "search_training" if "search_training" in reader.data else "training"),
+        search_training=_read_search_training(reader),
+        shared_training=_read_recipe(reader, "shared_training") if "shared_training" in reader.data else None,
         processes=None if run.processes < 0 else run.processes,
         device=run.device,
         source=text,
@@ -397,6 +402,13 @@ def _read_inquisitor(reader: _Reader, name: str) -> InquisitorSettings:
             reason = error.reason if isinstance(error, ParseError) else error.message
             reader.fail(f"[inquisitor] offers: {reason}", "inquisitor", "offers", error.hint)
     return dataclasses.replace(settings, surrogate=Surrogate())
+
+
+def _read_search_training(reader: _Reader) -> Recipe | None:
+    """Returns the recipe of short trainings: full ones where it is silent, none where weights are shared."""
+    if "search_training" in reader.data:
+        return _read_recipe(reader, "search_training")
+    return None if "shared_training" in reader.data else _read_recipe(reader, "training")
 
 
 def _read_recipe(reader: _Reader, name: str) -> Recipe:

@@ -1,7 +1,8 @@
 """Evaluations, from cheap to dear: probes, short trainings, full trainings, the test.
 
-Each is a pure function of its job. Jobs are plain data, so that any executor can carry them to another process; a
-job's key is a hash of everything that its result depends on.
+The task's objective says what is trained for and measured: `accuracy` is its main metric, and `metrics` are all, in
+percent. Each evaluation is a pure function of its job. Jobs are plain data, so that any executor can carry them to
+another process; a job's key is a hash of everything that its result depends on.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 
 from gensynth.backends.examples import Examples
 from gensynth.backends.torch.recipe import Recipe
-from gensynth.ir import Network, Weights, load_weights, parse, save_weights
+from gensynth.ir import Network, Weights, load_network, load_weights, parse, save_weights
 
 from .tasks import Task, task
 
@@ -46,8 +47,10 @@ def _load_task(reference: TaskReference) -> Task:
 class Job:
     """One evaluation.
 
-    `kind` is `probe`, `search` (short training), `final` (full training) or `test`. `weights` start a training or a
-    probe (fresh ones by `seed` otherwise); `saved` is the file that trained weights go to, or that a test reads.
+    `kind` is `probe`, `shared` (training of all networks of a generator together), `search` (short training; without a
+    recipe the weights are judged as they are, running statistics taken anew), `final` (full training) or `test`.
+    `weights` start a training or a probe (fresh ones by `seed` otherwise); `saved` is the file that trained weights go
+    to, or that a test reads; `teacher` the network file that distillation learns from.
     """
 
     kind: str
@@ -59,19 +62,25 @@ class Job:
     saved: str | None = None
     stimuli: int = 64
     device: str = "cpu"
+    teacher: str | None = None
 
     @property
     def key(self) -> str:
         """The hash of everything that the result depends on."""
+        recipe = None if self.recipe is None else asdict(self.recipe)
+        if recipe is not None and not recipe["distillation"]:
+            del recipe["distillation"]  # keys of trainings without one stay what they were
         parts = {
             "kind": self.kind,
             "text": self.text,
             "task": [self.task.name, self.task.options],
             "seed": self.seed,
-            "recipe": None if self.recipe is None else asdict(self.recipe),
+            "recipe": recipe,
             "weights": None if self.weights is None else _digest(self.weights),
             "stimuli": self.stimuli if self.kind == "probe" else None,
         }
+        if self.teacher is not None:
+            parts["teacher"] = _digest(load_network(self.teacher).weights or {})
         return hashlib.blake2b(json.dumps(parts, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()
 
 
@@ -98,7 +107,7 @@ def run_job(job: Job) -> Outcome:
         DataError: the task's data cannot be read.
     """
     started = time.perf_counter()
-    run = {"probe": _probe, "search": _train, "final": _train, "test": _test}[job.kind]
+    run = {"probe": _probe, "shared": _share, "search": _search, "final": _train, "test": _test}[job.kind]
     result = run(job)
     return Outcome(result, time.perf_counter() - started)
 
@@ -121,7 +130,7 @@ def probe_network(network: Network, on: Task, *, stimuli: int = 64, seed: int = 
     """
     from gensynth.backends.torch import probe
 
-    responses = probe(network, stimuli_of(on, stimuli, seed), seed=seed)
+    responses = probe(network, stimuli_of(on, stimuli, seed), on.objective, seed=seed)
     scores = {name: float(value) for name, value in asdict(responses.scores).items()}
     shares = [value.dead for value in responses.values]
     ranks = [value.rank for value in responses.values if value.rank > 0]
@@ -143,6 +152,47 @@ def probe_network(network: Network, on: Task, *, stimuli: int = 64, seed: int = 
     }
 
 
+def _share(job: Job) -> dict[str, object]:
+    from gensynth.backends.torch import TrainingError
+    from gensynth.backends.torch.shared_training import train_shared
+
+    on = job.task.load()
+    generator = Network(parse(job.text, "<generated>"), job.weights)
+    assert job.recipe is not None and job.saved is not None
+    try:
+        trained = train_shared(
+            generator,
+            on.split("train"),
+            on.split("validation"),
+            job.recipe,
+            on.objective,
+            seed=job.seed,
+            device=job.device,
+        )
+    except TrainingError as error:
+        return {"accuracy": 0.0, "error": error.message}
+    weights = trained.generator(generator).weights
+    assert weights is not None
+    save_weights(weights, job.saved)
+    last = trained.history[-1]
+    return {"accuracy": last.validation_accuracy, "loss": last.loss, "epochs": last.epoch}
+
+
+def _search(job: Job) -> dict[str, object]:
+    if job.recipe is not None:
+        return _train(job)
+    from gensynth.backends.torch import evaluate
+    from gensynth.backends.torch.calibration import CALIBRATED, calibrate
+
+    on = job.task.load()
+    network = Network(parse(job.text, "<generated>"), job.weights)
+    seen = stimuli_of(on, CALIBRATED, job.seed)
+    found = evaluate(
+        calibrate(network, seen, device=job.device), on.split("validation"), on.objective, device=job.device
+    )
+    return {"accuracy": found.accuracy, "loss": found.loss, "metrics": dict(found.metrics)}
+
+
 def _train(job: Job) -> dict[str, object]:
     from gensynth.backends.torch import TrainingError, train
 
@@ -151,7 +201,14 @@ def _train(job: Job) -> dict[str, object]:
     assert job.recipe is not None
     try:
         trained = train(
-            network, on.split("train"), on.split("validation"), job.recipe, seed=job.seed, device=job.device
+            network,
+            on.split("train"),
+            on.split("validation"),
+            job.recipe,
+            on.objective,
+            teacher=None if job.teacher is None else load_network(job.teacher),
+            seed=job.seed,
+            device=job.device,
         )
     except TrainingError as error:
         return {"accuracy": 0.0, "error": error.message}
@@ -159,7 +216,7 @@ def _train(job: Job) -> dict[str, object]:
         assert trained.network.weights is not None
         save_weights(trained.network.weights, job.saved)
     last = trained.history[-1]
-    return {"accuracy": trained.accuracy, "loss": last.loss, "epochs": last.epoch}
+    return {"accuracy": trained.accuracy, "loss": last.loss, "epochs": last.epoch, "metrics": dict(trained.metrics)}
 
 
 def _test(job: Job) -> dict[str, object]:
@@ -168,5 +225,6 @@ def _test(job: Job) -> dict[str, object]:
     graph = parse(job.text, "<generated>")
     assert job.saved is not None
     network = Network(graph, load_weights(Path(job.saved), graph))
-    found = evaluate(network, job.task.load().split("test"), device=job.device)
-    return {"accuracy": found.accuracy, "loss": found.loss, "count": found.count}
+    on = job.task.load()
+    found = evaluate(network, on.split("test"), on.objective, device=job.device)
+    return {"accuracy": found.accuracy, "loss": found.loss, "count": found.count, "metrics": dict(found.metrics)}

@@ -12,16 +12,18 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
+from gensynth.backends.torch.recipe import Recipe
 from gensynth.ir import (
     GenSynthError,
     Graph,
     Network,
     UsageError,
     architecture_hash,
+    content_hash,
     load_network,
     load_weights,
     save_network,
@@ -88,6 +90,10 @@ class Result:
     def report(self) -> Path:
         """The page that tells everything."""
         return self.out / "report.html"
+
+
+PROTOTYPE = "prototype"
+"""The name of the prototype's files in a run directory."""
 
 
 class Synthesis:
@@ -157,18 +163,29 @@ class Synthesis:
         return [results[index] for index in range(len(jobs))]
 
     def train_fully(self, network: Network, name: str, detail: dict[str, object]) -> tuple[Job, str, dict[str, object]]:
-        """Returns the job of a full training, its weights to be saved in the run directory under `name`."""
+        """Returns the job of a full training, its weights to be saved in the run directory under `name`.
+
+        Where the recipe distils, the prototype teaches all others.
+        """
+        recipe = self.config.training
+        if name == PROTOTYPE:
+            recipe = replace(recipe, distillation=0.0)
         job = Job(
             "final",
             to_text(network.graph),
             self.reference,
             self.config.search.seed,
-            self.config.training,
+            recipe,
             network.weights,
             str(self.out / "weights" / f"{name}.safetensors"),
             device=self.config.device,
+            teacher=self._teacher(recipe),
         )
         return job, architecture_hash(network.graph), {**detail, **self._figures(network.graph)}
+
+    def _teacher(self, recipe: Recipe | None) -> str | None:
+        """Returns the file of the trained prototype for a recipe that distils."""
+        return str(self.out / f"{PROTOTYPE}.gsir") if recipe is not None and recipe.distillation else None
 
     def _figures(self, graph: Graph) -> dict[str, object]:
         """Returns what the store says of a network on the device, if one is named."""
@@ -190,7 +207,7 @@ class Synthesis:
             start = prototype(config.prototype, **self._defaults(config.prototype, arguments))  # type: ignore[arg-type]
         self._check_fits(start)
         self.progress.stage(f"training the prototype @{start.graph.name}")
-        job = self.train_fully(start, "prototype", {"what": "prototype"})
+        job = self.train_fully(start, PROTOTYPE, {"what": "prototype"})
         (result,) = self.evaluate([job], "prototype")
         if "error" in result:
             raise GenSynthError(
@@ -198,7 +215,7 @@ class Synthesis:
             )
         weights = load_weights(str(job[0].saved), start.graph)
         trained = Network(start.graph, weights)
-        save_network(trained, self.out / "prototype.gsir")
+        save_network(trained, self.out / f"{PROTOTYPE}.gsir")
         return trained, float(result["accuracy"])  # type: ignore[arg-type]
 
     def _defaults(self, name: str, arguments: dict[str, object]) -> dict[str, object]:
@@ -213,16 +230,21 @@ class Synthesis:
         return arguments
 
     def _check_fits(self, network: Network) -> None:
-        graph = network.graph
+        graph, objective = network.graph, self.task.objective
         wanted = self.task.image
-        image = graph.inputs[0].type.shape[1:]
-        outputs = graph.outputs[0].type.shape[1:]
-        if len(graph.inputs) != 1 or image != wanted or outputs != (self.task.classes,):
+        hint = "set the prototype's image and classes to the task's, or leave them out"
+        classifies = objective.kind == "classes"
+        if (
+            len(graph.inputs) != 1
+            or graph.inputs[0].type.shape[1:] != wanted
+            or (classifies and graph.outputs[0].type.shape[1:] != (self.task.classes,))
+        ):
             raise UsageError(
                 f"the prototype @{graph.name} takes {graph.inputs[0].type} and gives {graph.outputs[0].type}; task"
                 f" '{self.task.name}' has images {list(wanted)} and {self.task.classes} classes",
-                hint="set the prototype's image and classes to the task's, or leave them out",
+                hint=hint,
             )
+        objective.check_network(graph)
         if graph.is_generator:
             raise UsageError(f"the prototype @{graph.name} has open choices", hint="start from a network")
 
@@ -237,7 +259,29 @@ class Synthesis:
         for seed in range(16):
             generator.decide(seed)
         self.progress.line(f"{len(graph.choices)} choices, entropy {generator.entropy():.1f} nats")
-        return generator
+        return generator if self.config.shared_training is None else self._share(generator)
+
+    def _share(self, generator: Generator) -> Generator:
+        """Returns the generator with weights that all of its networks were trained on together."""
+        self.progress.stage("training all networks together")
+        job = Job(
+            "shared",
+            to_text(generator.graph),
+            self.reference,
+            self.config.search.seed,
+            self.config.shared_training,
+            generator.network.weights,
+            str(self.out / "weights" / "shared.safetensors"),
+            device=self.config.device,
+        )
+        detail: dict[str, object] = {"what": "shared"}
+        (result,) = self.evaluate([(job, content_hash(generator.graph), detail)], "the largest network")
+        if "error" in result:
+            raise GenSynthError(
+                f"the training of all networks together failed: {result['error']}",
+                hint="lower [shared_training] learning_rate",
+            )
+        return Generator(Network(generator.graph, load_weights(str(job.saved), generator.graph)))
 
     def learn(self, generator: Generator) -> tuple[Generator, list[CycleReport]]:
         """Returns the generator after all cycles, with a report of each."""
@@ -309,15 +353,17 @@ class Synthesis:
 
     def _job(self, kind: str, origin: Origin, cycle: int) -> tuple[Job, str, dict[str, object]]:
         decided = origin.decided
+        recipe = self.config.search_training if kind == "search" else None
         job = Job(
             kind,
             to_text(decided.graph),
             self.reference,
             self.config.search.seed,
-            self.config.search_training if kind == "search" else None,
+            recipe,
             origin.weights(),
             stimuli=self.config.search.stimuli,
             device=self.config.device,
+            teacher=self._teacher(recipe),
         )
         detail = {"cycle": cycle, "seed": decided.seed, **self._figures(decided.graph)}
         return job, architecture_hash(decided.graph), detail

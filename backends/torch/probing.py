@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from gensynth.ir import DataError, Network, Node
@@ -11,15 +10,17 @@ from gensynth.ir.ops import ConvTranspose2d, HardSwish, LeakyRelu, Relu, Relu6, 
 
 from ..examples import Examples
 from .module import NetworkModule, Observer, to_torch
+from .objectives import Classification, Objective
 from .responses import EdgeResponse, ParameterResponse, Responses, Scores, ValueResponse
 from .scores import jacobian_score, naswot_score, synflow_scores
 from .statistics import rank_and_redundancy
-from .training import check_examples
 
 __all__ = ["probe"]
 
 DEAD = 1e-6
 """A channel whose absolute value stays below this on all stimuli is dead."""
+
+_CLASSIFICATION = Classification()
 
 _GATES = (Relu, Relu6, LeakyRelu, Silu, HardSwish)
 """Activations that are on for positive operands and (nearly) off for others."""
@@ -65,31 +66,32 @@ def _moments(tensor: Tensor) -> Tensor:
     return torch.stack([mean, (tensor - mean).square().mean().sqrt()])
 
 
-def probe(network: Network, stimuli: Examples, *, noise: int = 32, seed: int = 0) -> Responses:
+def probe(
+    network: Network, stimuli: Examples, objective: Objective = _CLASSIFICATION, *, noise: int = 32, seed: int = 0
+) -> Responses:
     """Returns the responses of a network to labelled stimuli: one forward and one backward pass, on the CPU.
 
-    Batch normalization uses the statistics of the stimuli, and dropout is off. `noise` further stimuli, normal with the
-    mean and deviation of the real ones, are sent forward too (0: none). A network without weights gets fresh ones of
-    `seed`.
+    The gradient is that of the objective's loss. Batch normalization uses the statistics of the stimuli, and dropout is
+    off. `noise` further stimuli, normal with the mean and deviation of the real ones, are sent forward too (0: none). A
+    network without weights gets fresh ones of `seed`.
 
     Raises:
         DataError: the stimuli do not fit the network, or there are fewer than two.
-        UsageError: the network has open choices or is no classifier.
+        UsageError: the network has open choices or does not fit the objective.
     """
-    check_examples(network, stimuli, "stimuli")
+    objective.check(network.graph, stimuli, "stimuli")
     if len(stimuli) < 2 or noise == 1:
         raise DataError(
             "a probe with one stimulus has no variance", hint="give at least two stimuli; noise is 0 or at least 2"
         )
     module = to_torch(network, seed=seed)
     module.use_batch_statistics()
-    inputs = torch.tensor(stimuli.inputs, requires_grad=True)
+    inputs = torch.tensor(stimuli.normalized(), requires_grad=True)
     noise_moments = _noise_moments(module, inputs.detach(), noise, seed) if noise else {}
     recorder = _Recorder()
     with module.observe(recorder):
         outputs = module(inputs)
-    assert isinstance(outputs, Tensor)
-    loss = F.cross_entropy(outputs, torch.as_tensor(stimuli.labels))
+    loss = objective.loss(outputs, torch.as_tensor(stimuli.labels))
     torch.autograd.backward(loss)
     parameters, gradient_norm = _parameter_responses(module)
     values = _value_responses(recorder, noise_moments)

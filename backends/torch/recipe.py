@@ -23,8 +23,12 @@ class Augmentation:
     | crop | padding=4 | pads with zeros, then cuts out a random window of the old size |
     | flip | probability=0.5 | mirrors left and right |
     | affine | degrees=10, scale=0.1, shear=0.1, translate=0.1 | rotates, scales, shears, moves (share of the size) |
+    | zoom | least=0.75, most=1.5 | scales by a factor between, then cuts out or pads to the old size, at random |
     | noise | deviation=0.05 | adds normal noise |
+    | color | brightness=0.2, contrast=0.2 | adds up to +-brightness to each channel, scales by up to 1 +- contrast |
     | mixup | alpha=0.2 | blends pairs of images and their losses (arXiv 1710.09412) |
+
+    Masks and boxes move as their images do. `mixup` is for whole images with a class.
     """
 
     name: str
@@ -35,7 +39,9 @@ class Augmentation:
         "crop": {"padding": 4},
         "flip": {"probability": 0.5},
         "affine": {"degrees": 10.0, "scale": 0.1, "shear": 0.1, "translate": 0.1},
+        "zoom": {"least": 0.75, "most": 1.5},
         "noise": {"deviation": 0.05},
+        "color": {"brightness": 0.2, "contrast": 0.2},
         "mixup": {"alpha": 0.2},
     }
 
@@ -60,6 +66,11 @@ class Augmentation:
                 raise UsageError(f"augmentation '{self.name}': {key} is {value!r}", hint="it is a whole number")
             elif key in ("probability", "scale") and value >= (1 if key == "scale" else 1.000001):
                 raise UsageError(f"augmentation '{self.name}': {key} is {value!r}", hint="it is less than 1")
+        if self.name == "zoom" and not 0.01 <= self.number("least") <= self.number("most") <= 100:
+            raise UsageError(
+                f"augmentation 'zoom': least is {self.number('least'):g} and most is {self.number('most'):g}",
+                hint="they are factors from 0.01 to 100; least is no more than most, and 1 keeps the size",
+            )
 
     def number(self, parameter: str) -> float:
         """Returns a numeric parameter."""
@@ -107,7 +118,8 @@ class Recipe:
     a cosine (one cycle, arXiv 1708.07120). `weight_decay` holds for weights of convolutions and dense layers only.
     `ema_decay` (0: off) keeps an exponential moving average of weights and running statistics, the decay at step t
     being min(ema_decay, (1 + t) / (10 + t)). `early_stop` (0: off) ends training after so many epochs without a better
-    validation accuracy. `gradient_clip` (0: off) bounds the norm of the whole gradient.
+    validation accuracy. `gradient_clip` (0: off) bounds the norm of the whole gradient. `distillation` is the share of
+    the loss that is the distance to what a teacher gives (arXiv 1503.02531), where there is a teacher.
 
     Raises:
         UsageError: a value outside its range.
@@ -126,6 +138,7 @@ class Recipe:
     early_stop: int = 0
     gradient_clip: float = 0.0
     precision: str = "float32"
+    distillation: float = 0.0
 
     _RANGES: ClassVar[Mapping[str, tuple[float, float, str]]] = {
         "epochs": (1, math.inf, "at least 1"),
@@ -138,6 +151,7 @@ class Recipe:
         "ema_decay": (0, 0.9999999, "from 0 to less than 1"),
         "early_stop": (0, math.inf, "at least 0"),
         "gradient_clip": (0, math.inf, "at least 0"),
+        "distillation": (0, 1, "from 0 to 1"),
     }
     _WORDS: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "optimizer": ("sgd", "adamw"),

@@ -21,6 +21,7 @@ from gensynth.ir import Array, Graph, Network, UsageError, initialize, parameter
 from gensynth.passes import Materializer
 from gensynth.passes.choices.inheritance import inherit_weights
 
+from .calibration import calibrate_statistics
 from .lowerings import Scope
 from .module import NetworkModule, to_torch
 
@@ -106,30 +107,9 @@ class SharedNetwork:
             self._keep(self.statistics)
             self._let_go()
 
-    @torch.no_grad()
     def calibrate(self, batches: Sequence[Tensor]) -> None:
-        """Sets running statistics to their means over some batches, each [n, ...], as this network sees them.
-
-        Statistics of one network do not fit another one: Yu and Huang, arXiv 1903.05134, section 3.3.
-        """
-        if not self.statistics or not batches:
-            return
-        module = self._bind(training=True)
-
-        def moved(start: float, batch: Tensor) -> dict[str, Tensor]:
-            found = {name: torch.full_like(value, start) for name, value in self.statistics.items()}
-            self._keep(found)
-            module(batch)
-            return found
-
-        # Statistics go a share of the way from `start` to a batch's: two starts tell the share, and the batch's.
-        low, high = moved(0.0, batches[0]), moved(1.0, batches[0])
-        share = {name: 1.0 - float((high[name] - low[name]).mean()) for name in low}
-        sums = [low, *[moved(0.0, batch) for batch in batches[1:]]]
-        for name, value in self.statistics.items():
-            if share[name] > 1e-9:
-                value.copy_(torch.stack([found[name] for found in sums]).mean(0) / share[name])
-        self._keep(self.statistics)
+        """Sets running statistics to their means over some batches, each [n, ...], as this network sees them."""
+        calibrate_statistics(self._bind(training=True), batches)
         self._let_go()
 
     @torch.no_grad()

@@ -4,26 +4,40 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from gensynth.ir import DataError, GenSynthError, Network, UsageError, WeightsError
+from gensynth.ir import GenSynthError, Network, UsageError, WeightsError
 
 from ..examples import Examples
-from .augmentation import augment, mixup_of
+from .augmentation import augment_labelled, mixup_of
+from .lowerings import Scope
 from .module import NetworkModule, to_torch, weights_of
+from .objectives import Classification, Objective
+from .objectives.base import Outputs
 from .optimizer import FlatState, Optimizer
 from .recipe import Recipe
 
-__all__ = ["EpochReport", "Evaluation", "Training", "TrainingError", "check_examples", "evaluate", "train"]
+__all__ = ["EpochReport", "Evaluation", "Training", "TrainingError", "evaluate", "train"]
 
 CHUNK_ELEMENTS = 1 << 24
 """Augmentation works on as many batches at once as have about this many elements: 64 MiB."""
+
+EVALUATED = 512
+"""Examples a batch of an evaluation."""
+
+EVALUATED_ELEMENTS = 1 << 21
+"""Of images with masks or boxes, which are large, a batch of an evaluation has at most about this many elements."""
+
+
+CLASSIFICATION = Classification()
+
+ModuleT = TypeVar("ModuleT", bound=Scope)
 
 
 class TrainingError(GenSynthError):
@@ -32,47 +46,64 @@ class TrainingError(GenSynthError):
 
 @dataclass(frozen=True)
 class EpochReport:
-    """One epoch: its number from 1, mean training loss, last learning rate, validation accuracy [%] where measured."""
+    """One epoch: its number from 1, mean training loss, last learning rate, validation accuracy [%] where measured.
+
+    `validation_metrics` are all metrics of the objective [%], the accuracy among them; empty where not measured.
+    """
 
     epoch: int
     loss: float
     learning_rate: float
     validation_accuracy: float | None
+    validation_metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Training:
-    """The trained network, what happened epoch by epoch, and the network's validation accuracy [%]."""
+    """The trained network, what happened epoch by epoch, and the network's validation accuracy and metrics [%]."""
 
     network: Network
     history: tuple[EpochReport, ...]
     accuracy: float | None
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Top-1 accuracy [%] and mean cross-entropy [nats] over `count` examples."""
+    """Accuracy, that is the objective's main metric [%], and mean loss over `count` examples.
+
+    `metrics` are all that the objective measures, by name [%], the main one first.
+    """
 
     accuracy: float
     loss: float
     count: int
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 def evaluate(
-    network: Network, examples: Examples, *, device: str | torch.device = "cpu", batch_size: int = 512
+    network: Network,
+    examples: Examples,
+    objective: Objective = CLASSIFICATION,
+    *,
+    device: str | torch.device = "cpu",
+    batch_size: int | None = None,
 ) -> Evaluation:
-    """Returns how well a network with weights classifies examples.
+    """Returns how well a network with weights does on examples, as the objective judges.
+
+    A batch has 512 examples where `batch_size` is silent, fewer of large images with masks or boxes.
 
     Raises:
         WeightsError: the network has no weights.
-        DataError: the examples do not fit the network.
+        UsageError: the network's inputs or outputs are not what the objective wants.
+        DataError: the examples do not fit the network or the objective.
     """
     if network.weights is None:
         raise WeightsError(f"@{network.name} has no weights to evaluate", hint="train it, or load its weights")
-    where = _device(device)
-    check_examples(network, examples, "examples")
+    where = device_of(device)
+    objective.check(network.graph, examples, "examples")
     module = to_torch(network).to(where).eval()
-    return _evaluate(module, _Data.on(examples, where), batch_size, nullcontext())
+    return judge(module, Data.on(examples, where), objective, nullcontext(), batch_size)
 
 
 def train(
@@ -80,12 +111,17 @@ def train(
     training: Examples,
     validation: Examples | None,
     recipe: Recipe,
+    objective: Objective = CLASSIFICATION,
     *,
+    teacher: Network | None = None,
     seed: int = 0,
     device: str | torch.device = "cpu",
     on_epoch: Callable[[EpochReport], None] | None = None,
 ) -> Training:
     """Returns a network trained by a recipe, from its weights where it has some, else from fresh ones of `seed`.
+
+    `objective` is what it is trained for; a task names its own. `teacher` is a trained network with the same outputs,
+    which the recipe's `distillation` is about.
 
     The result is the last epoch; where the recipe stops early, the best by validation accuracy (of equals, the last).
     To pick the best among all epochs of a full run would fit the validation part. Where the recipe keeps a moving
@@ -93,34 +129,42 @@ def train(
     stops early, else the last alone.
 
     Raises:
-        DataError: the examples do not fit the network.
+        DataError: the examples do not fit the network or the objective.
         TrainingError: the loss is not finite.
-        UsageError: the network has open choices, or the device does not exist.
+        UsageError: the network has open choices or does not fit the objective, the recipe asks for what the objective
+            cannot do or for a teacher where there is none, or the device does not exist.
     """
-    where = _device(device)
+    where = device_of(device)
+    taught = _teacher(network, teacher, recipe)
     for examples, what in ((training, "training examples"), (validation, "validation examples")):
         if examples is not None:
-            check_examples(network, examples, what)
+            objective.check(network.graph, examples, what)
+    objective.check_recipe(recipe)
     devices = [where] if where.type == "cuda" else []
     with torch.random.fork_rng(devices=devices, device_type="cuda"):
         torch.manual_seed(seed)
-        run = _Run(to_torch(network, seed=seed).to(where), recipe, _Data.on(training, where), seed)
-        held_out = None if validation is None else _Data.on(validation, where)
+        module = to_torch(network, seed=seed).to(where)
+        run = Run(module, network.name, recipe, objective, Data.on(training, where), seed)
+        run.teacher = None if taught is None else to_torch(taught).to(where).eval()
+        held_out = None if validation is None else Data.on(validation, where)
         history: list[EpochReport] = []
-        best: tuple[float, Tensor] | None = None
+        best: tuple[Evaluation, Tensor] | None = None
         best_epoch = 0
         for epoch in range(1, recipe.epochs + 1):
             loss = run.epoch(epoch)
-            accuracy = None
+            found: Evaluation | None = None
             wanted = on_epoch is not None or recipe.early_stop > 0 or epoch == recipe.epochs
             if held_out is not None and wanted:
-                accuracy = _evaluate(run.judged.eval(), held_out, 512, run.autocast()).accuracy
-                known = -1.0 if best is None else best[0]
-                if accuracy > known:
+                found = judge(run.judged.eval(), held_out, objective, run.autocast())
+                known = -1.0 if best is None else best[0].accuracy
+                if found.accuracy > known:
                     best_epoch = epoch
-                if accuracy >= known or not recipe.early_stop:
-                    best = accuracy, run.judged_state.values.clone()
-            history.append(EpochReport(epoch, loss, run.learning_rate, accuracy))
+                if found.accuracy >= known or not recipe.early_stop:
+                    best = found, run.judged_state.values.clone()
+            if found is None:
+                history.append(EpochReport(epoch, loss, run.learning_rate, None))
+            else:
+                history.append(EpochReport(epoch, loss, run.learning_rate, found.accuracy, found.metrics))
             if on_epoch is not None:
                 on_epoch(history[-1])
             if held_out is not None and recipe.early_stop and epoch - best_epoch >= recipe.early_stop:
@@ -128,34 +172,76 @@ def train(
         if best is not None:
             run.judged_state.values.copy_(best[1])
     trained = Network(network.graph, weights_of(run.judged))
-    return Training(trained, tuple(history), None if best is None else best[0])
+    if best is None:
+        return Training(trained, tuple(history), None)
+    return Training(trained, tuple(history), best[0].accuracy, best[0].metrics)
+
+
+def _teacher(network: Network, teacher: Network | None, recipe: Recipe) -> Network | None:
+    """Returns the teacher that a recipe asks for."""
+    if not recipe.distillation:
+        return None
+    if teacher is None or teacher.weights is None:
+        raise UsageError(
+            f"distillation is {recipe.distillation:g}, and @{network.name} has no trained teacher",
+            hint="give a teacher with weights, or set distillation = 0",
+        )
+    ours, theirs = ([value.type for value in graph.inputs + graph.outputs] for graph in (network.graph, teacher.graph))
+    if ours != theirs:
+        raise UsageError(
+            f"@{network.name} cannot learn from @{teacher.name}: {', '.join(map(str, theirs))} are its inputs and"
+            f" outputs, not {', '.join(map(str, ours))}",
+            hint="a teacher takes and gives what the network does",
+        )
+    return teacher
 
 
 @dataclass(frozen=True)
-class _Data:
-    """Examples as two tensors on the device."""
+class Data:
+    """Examples as two tensors on the device, and how pixels are normalized."""
 
     inputs: Tensor
     labels: Tensor
+    normalization: tuple[Tensor, Tensor] | None
 
     @classmethod
-    def on(cls, examples: Examples, device: torch.device) -> _Data:
-        return cls(torch.as_tensor(examples.inputs, device=device), torch.as_tensor(examples.labels, device=device))
+    def on(cls, examples: Examples, device: torch.device) -> Data:
+        normalization = None
+        if examples.normalization is not None:
+            shape = (-1,) + (1,) * (examples.inputs.ndim - 2)
+            mean, deviation = (
+                torch.tensor(values, device=device).reshape(shape)
+                for values in (examples.normalization.mean, examples.normalization.deviation)
+            )
+            normalization = mean, deviation
+        inputs, labels = (torch.as_tensor(array, device=device) for array in (examples.inputs, examples.labels))
+        return cls(inputs, labels, normalization)
+
+    def normalized(self, inputs: Tensor) -> Tensor:
+        """Returns some of the inputs as networks take them."""
+        if self.normalization is None:
+            return inputs
+        mean, deviation = self.normalization
+        return inputs.float().sub_(mean).div_(deviation)
 
 
-class _Run:
+class Run(Generic[ModuleT]):
     """A training under way: the module, its optimizer, its moving average, and its random streams."""
 
-    def __init__(self, module: NetworkModule, recipe: Recipe, data: _Data, seed: int) -> None:
+    def __init__(self, module: ModuleT, name: str, recipe: Recipe, objective: Objective, data: Data, seed: int) -> None:
+        """Prepares the training of a module; `name` is what messages call it."""
         self.module = module
+        self.name = name
+        self.teacher: NetworkModule | None = None
         self.recipe = recipe
+        self.objective = objective
         self.data = data
         self.learning_rate = 0.0
         self._random = torch.Generator().manual_seed(seed)
         self._step = 0
         self._steps = recipe.epochs * len(self._bounds())
         if not any(True for _ in module.parameters()):
-            raise UsageError(f"@{module.graph.name} has no weights to train", hint="evaluate it as it is")
+            raise UsageError(f"@{name} has no weights to train", hint="evaluate it as it is")
         self.judged = copy.deepcopy(module) if recipe.ema_decay else module
         self.state = FlatState(module)
         self.judged_state = FlatState(self.judged, gradient=False) if recipe.ema_decay else self.state
@@ -184,10 +270,12 @@ class _Run:
             part = bounds[first : first + at_once]
             start, stop = part[0][0], part[-1][1]
             chosen = order[start:stop]
-            images, classes = inputs.index_select(0, chosen), labels.index_select(0, chosen)
-            images = augment(images, self.recipe.augmentation, self._random)
+            images, targets = self.data.normalized(inputs.index_select(0, chosen)), labels.index_select(0, chosen)
+            images, targets = augment_labelled(
+                images, targets, self.recipe.augmentation, self._random, outside=self.objective.outside
+            )
             for begin, end in part:
-                yield images[begin - start : end - start], classes[begin - start : end - start]
+                yield images[begin - start : end - start], targets[begin - start : end - start]
 
     def epoch(self, number: int) -> float:
         """Trains for one epoch and returns the mean loss."""
@@ -196,31 +284,46 @@ class _Run:
         batches = 0
         for inputs, labels in self._batches():
             self.learning_rate = _one_cycle(self._step, self._steps, self.recipe)
-            with self.autocast():
-                loss = self._loss(inputs, labels)
-            torch.autograd.backward(loss)
+            total += self.backward(inputs, labels)
             self._optimizer.step(self.learning_rate)
             self._step += 1
             self._average()
-            total += loss.detach()
             batches += 1
         mean = float(total) / batches
         if not math.isfinite(mean):
             raise TrainingError(
-                f"the training loss of @{self.module.graph.name} became {mean} in epoch {number}",
+                f"the training loss of @{self.name} became {mean} in epoch {number}",
                 hint=f"lower learning_rate (it is {self.recipe.learning_rate:g}), or set gradient_clip",
             )
         return mean
 
+    def backward(self, inputs: Tensor, labels: Tensor) -> Tensor:
+        """Adds the gradient of a batch's loss, and returns the loss."""
+        with self.autocast():
+            loss = self._loss(inputs, labels)
+        torch.autograd.backward(loss)
+        return loss.detach()
+
     def _loss(self, inputs: Tensor, labels: Tensor) -> Tensor:
-        smoothing = self.recipe.label_smoothing
+        loss, smoothing = self.objective.loss, self.recipe.label_smoothing
         if not self._mixup:
-            return F.cross_entropy(self.module(inputs), labels, label_smoothing=smoothing)
+            scores = self.module(inputs)
+            return self._distilled(loss(scores, labels, smoothing), scores, inputs)
         share = float(torch._sample_dirichlet(torch.full((2,), self._mixup), self._random)[0])
         partner = torch.randperm(len(labels), generator=self._random).to(labels.device)
-        scores = self.module(torch.lerp(inputs[partner], inputs, share))
-        own = F.cross_entropy(scores, labels, label_smoothing=smoothing)
-        return share * own + (1.0 - share) * F.cross_entropy(scores, labels[partner], label_smoothing=smoothing)
+        mixed = torch.lerp(inputs[partner], inputs, share)
+        scores = self.module(mixed)
+        both = share * loss(scores, labels, smoothing) + (1.0 - share) * loss(scores, labels[partner], smoothing)
+        return self._distilled(both, scores, mixed)
+
+    def _distilled(self, loss: Tensor, outputs: Outputs, inputs: Tensor) -> Tensor:
+        """Returns a loss of which the recipe's share is the distance to what the teacher gives for the inputs."""
+        if self.teacher is None:
+            return loss
+        with torch.no_grad():
+            taught = self.teacher(inputs)
+        share = self.recipe.distillation
+        return (1.0 - share) * loss + share * self.objective.distillation(outputs, taught)
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -237,23 +340,31 @@ def _one_cycle(step: int, steps: int, recipe: Recipe) -> float:
 
 
 @torch.inference_mode()
-def _evaluate(
-    module: NetworkModule, data: _Data, batch_size: int, autocast: AbstractContextManager[object]
+def judge(
+    module: Callable[[Tensor], Outputs],
+    data: Data,
+    objective: Objective,
+    autocast: AbstractContextManager[object],
+    batch_size: int | None = None,
 ) -> Evaluation:
-    correct = torch.zeros((), dtype=torch.int64, device=data.labels.device)
-    loss = torch.zeros((), dtype=torch.float64, device=data.labels.device)
+    """Returns how well a module in inference mode does on data."""
+    meter = objective.meter(data.inputs.device)
+    size = batch_size or EVALUATED
+    if batch_size is None and objective.kind != "classes":
+        size = max(1, min(size, EVALUATED_ELEMENTS // max(1, data.inputs[0].numel())))
     with autocast:
-        for inputs, labels in zip(
-            torch.split(data.inputs, batch_size), torch.split(data.labels, batch_size), strict=True
-        ):
-            scores = module(inputs).float()
-            correct += (scores.argmax(1) == labels).sum()
-            loss += F.cross_entropy(scores, labels, reduction="sum")
-    count = len(data.labels)
-    return Evaluation(100.0 * int(correct) / count, float(loss) / count, count)
+        for inputs, labels in zip(torch.split(data.inputs, size), torch.split(data.labels, size), strict=True):
+            meter.update(module(data.normalized(inputs)), labels)
+    metrics = dict(meter.metrics())
+    return Evaluation(metrics[objective.metric], meter.loss, len(data.labels), metrics)
 
 
-def _device(device: str | torch.device) -> torch.device:
+def device_of(device: str | torch.device) -> torch.device:
+    """Returns a device, its number included.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
     try:
         where = torch.device(device)
     except RuntimeError:
@@ -261,23 +372,3 @@ def _device(device: str | torch.device) -> torch.device:
     if where.type == "cuda" and (where.index or 0) >= torch.cuda.device_count():
         raise UsageError(f"there is no device '{device}'", hint=f"{torch.cuda.device_count()} CUDA devices were found")
     return torch.device("cuda", where.index or 0) if where.type == "cuda" else where
-
-
-def check_examples(network: Network, examples: Examples, what: str) -> None:
-    """Raises DataError unless the examples fit the network's one input and its classes."""
-    graph = network.graph
-    if len(graph.inputs) != 1 or len(graph.outputs) != 1 or graph.outputs[0].type.rank != 2:
-        raise UsageError(
-            f"@{graph.name} is no classifier", hint="a classifier has one input and returns one f32[N, classes]"
-        )
-    wanted, classes = graph.inputs[0].type, graph.outputs[0].type.shape[1]
-    if examples.inputs.shape[1:] != wanted.shape[1:]:
-        raise DataError(
-            f"{what} have shape {list(examples.inputs.shape)}, @{graph.name} takes {wanted}",
-            hint="use the task that the network was made for, or a network of that input",
-        )
-    if isinstance(classes, int) and examples.labels.max() >= classes:
-        raise DataError(
-            f"{what} have a label {int(examples.labels.max())}, @{graph.name} tells {classes} classes apart",
-            hint=f"labels run from 0 to {classes - 1}",
-        )

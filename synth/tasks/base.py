@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import ClassVar, TypeVar, dataclass_transform
 
 from gensynth.backends.examples import Examples
+from gensynth.backends.torch.objectives import Classification, Objective
 from gensynth.backends.torch.recipe import Augmentation
 from gensynth.ir import DataError, UsageError, nearest
 from gensynth.ir.plugins import load_plugins
@@ -30,16 +31,18 @@ TaskT = TypeVar("TaskT", bound="Task")
 
 
 class Task(ABC):
-    """Labelled images that networks learn to classify. A subclass under `@register_task(NAME)` is a frozen dataclass.
+    """Labelled images to learn from. A subclass under `@register_task(NAME)` is a frozen dataclass.
 
-    Its fields, declared with `option`, are the task's options. It says `image`, `class_names` and `load`; building one
-    checks the options only, the data are looked at when first needed. Pickling one carries its options, not its data.
+    Its fields, declared with `option`, are the task's options. It says `image`, `class_names` and `load`, and
+    `objective` and `metric` where networks do not classify; building one checks the options only, the data are looked
+    at when first needed. Pickling one carries its options, not its data.
     """
 
     name: ClassVar[str] = ""
     description: ClassVar[str] = ""
     """The first line of the class's docstring."""
     metric: ClassVar[str] = "accuracy"
+    """The main metric of the objective: the figure that is called accuracy throughout."""
 
     @property
     @abstractmethod
@@ -58,6 +61,11 @@ class Task(ABC):
         Raises:
             DataError: the data are missing, damaged or laid out otherwise.
         """
+
+    @property
+    def objective(self) -> Objective:
+        """What networks are trained for and judged by, as plain data; it may look at the training part."""
+        return Classification()
 
     @property
     def augmentation(self) -> tuple[Augmentation, ...]:
@@ -84,7 +92,7 @@ class Task(ABC):
         return {name: getattr(self, name) for name in self.declared_options()}
 
     def split(self, name: str) -> Examples:
-        """Returns the examples of one part, read at the first call: inputs float32 [n, C, H, W], labels int64 [n].
+        """Returns the examples of one part, read at the first call; labels are of the objective's kind.
 
         Raises:
             UsageError: the name is none of `SPLITS`.
@@ -94,7 +102,8 @@ class Task(ABC):
             raise UsageError(f"task '{self.name}' has no part '{name}'", hint=nearest(name, SPLITS, what="parts"))
         if name not in self._loaded:
             examples = self.load(name)
-            found, largest = examples.inputs.shape[1:], int(examples.labels.max())
+            self.objective.check_kind(examples, f"examples of task '{self.name}'")
+            found, largest = examples.inputs.shape[1:], self.objective.largest_class(examples.labels)
             if found != self.image or largest >= self.classes:
                 raise DataError(
                     f"task '{self.name}': {name} has images {list(found)} and labels up to {largest}",
@@ -251,7 +260,10 @@ def parse_task_options(name: str, texts: Sequence[str]) -> dict[str, OptionValue
         if key in parsed:
             raise UsageError(f"task '{name}': '{key}' is given twice", hint="give it once")
         kinds = (declared.annotation, *typing.get_args(declared.annotation))
-        parsed[key] = _convert(cls, declared, value if str in kinds else _from_text(value))
+        if typing.get_origin(declared.annotation) is tuple and str in kinds:
+            parsed[key] = tuple(part.strip() for part in value.split(","))
+        else:
+            parsed[key] = _convert(cls, declared, value if str in kinds else _from_text(value))
     return parsed
 
 

@@ -9,17 +9,20 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from gensynth.backends.examples import Labels
-from gensynth.ir import Array, DataError
+from gensynth.backends.examples import Labels, Normalization
+from gensynth.ir import Array, DataError, UsageError
 
 __all__ = [
     "Indices",
     "Pixels",
     "Statistics",
     "channel_statistics",
+    "check_shares",
     "data_folder",
+    "normalization_of",
     "normalize",
     "preprocessing_of",
+    "random_split",
     "stratified_split",
 ]
 
@@ -32,7 +35,8 @@ Statistics = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 
 ENVIRONMENT = "GENSYNTH_DATA"
 
-_BLOCK = 1024
+_BLOCK = 1 << 22
+"""Pixels are summed up so many at a time."""
 
 
 def data_folder(option: str | None, *, task: str, holds: str) -> Path:
@@ -87,18 +91,54 @@ def stratified_split(
     return {part: np.sort(np.concatenate(found)) for part, found in chosen.items()}
 
 
+def random_split(count: int, shares: Mapping[str, float], *, seed: int, folder: Path) -> dict[str, Indices]:
+    """Returns the indices of every part of `count` images, as `stratified_split` does where all are of one class.
+
+    Raises:
+        DataError: `folder`, where they lie, has too few for every part.
+    """
+    try:
+        return stratified_split(np.zeros(count, np.int64), shares, seed=seed, class_names=("image",))
+    except DataError:
+        raise DataError(
+            f"{folder} holds {count} images, too few to take {' and '.join(shares)} from them",
+            hint="add images, or give those parts folders of their own",
+        ) from None
+
+
+def check_shares(task: str, *, validation: float, test: float, seed: int) -> None:
+    """Raises UsageError unless the shares of a task's training images, and the seed that picks them, are possible."""
+    for what, share in (("validation", validation), ("test", test)):
+        if not 0 < share < 1:
+            raise UsageError(f"task '{task}': {what} is {share}", hint="it is a share between 0 and 1")
+    if validation + test >= 1:
+        raise UsageError(
+            f"task '{task}': validation {validation} and test {test} leave nothing to train on",
+            hint="their sum is less than 1",
+        )
+    if not 0 <= seed < 2**63:
+        raise UsageError(f"task '{task}': seed is {seed}", hint="it is from 0 to 2^63 - 1")
+
+
 def channel_statistics(pixels: Pixels) -> Statistics:
     """Returns mean and standard deviation of every channel, summed in whole numbers; a constant channel counts as 1."""
     channels = pixels.shape[1]
     total, squares = np.zeros(channels, np.uint64), np.zeros(channels, np.uint64)
-    for start in range(0, len(pixels), _BLOCK):
-        block = pixels[start : start + _BLOCK].astype(np.uint32)
+    images = max(1, _BLOCK // max(1, pixels[0].size))
+    for start in range(0, len(pixels), images):
+        block = pixels[start : start + images].astype(np.uint32)
         total += block.sum(axis=(0, 2, 3), dtype=np.uint64)
         squares += (block * block).sum(axis=(0, 2, 3), dtype=np.uint64)
     count = pixels.size // channels
     mean = total / count
     deviation = np.sqrt(np.maximum(squares / count - mean * mean, 0.0))
     return mean, np.where(deviation > 1e-6, deviation, 1.0)
+
+
+def normalization_of(statistics: Statistics) -> Normalization:
+    """Returns the normalization by means and deviations, for examples that keep their pixels."""
+    mean, deviation = (tuple(values.tolist()) for values in statistics)
+    return Normalization(mean, deviation)
 
 
 def preprocessing_of(statistics: Statistics) -> dict[str, object]:

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 
 from gensynth.backends.examples import Examples, Labels
 from gensynth.backends.torch.recipe import Augmentation
-from gensynth.ir import DataError, UsageError, nearest
+from gensynth.ir import DataError, nearest
 from gensynth.passes.base import option
 
 from .base import Task, register_task
-from .data import Pixels, Statistics, channel_statistics, data_folder, normalize, preprocessing_of, stratified_split
+from .data import (
+    Pixels,
+    Statistics,
+    channel_statistics,
+    check_shares,
+    data_folder,
+    normalize,
+    preprocessing_of,
+    stratified_split,
+)
+from .images import SUFFIXES, check_size, image_files, open_image, read_images, validation_folder
 
 __all__ = ["ImageFolder"]
 
-_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 _LAYOUT = "train/CLASS/IMAGE.png"
 
 
@@ -51,30 +58,15 @@ class ImageFolder(Task):
     seed: int = option(default=0, help="decides which images of train/ those shares take")
 
     def __post_init__(self) -> None:
-        if len(self.size) > 2 or any(length < 1 for length in self.size):
-            shown = "x".join(map(str, self.size))
-            raise UsageError(
-                f"task '{self.name}': size is {shown}", hint="it is height and width in pixels, such as 32x48"
-            )
-        for share in ("validation", "test"):
-            if not 0 < getattr(self, share) < 1:
-                raise UsageError(
-                    f"task '{self.name}': {share} is {getattr(self, share)}", hint="it is a share between 0 and 1"
-                )
-        if self.validation + self.test >= 1:
-            raise UsageError(
-                f"task '{self.name}': validation {self.validation} and test {self.test} leave nothing to train on",
-                hint="their sum is less than 1",
-            )
-        if not 0 <= self.seed < 2**63:
-            raise UsageError(f"task '{self.name}': seed is {self.seed}", hint="it is from 0 to 2^63 - 1")
+        check_size(self.name, self.size)
+        check_shares(self.name, validation=self.validation, test=self.test, seed=self.seed)
 
     @cached_property
     def image(self) -> tuple[int, int, int]:
         channels = 1 if self.grayscale else 3
         if self.size:
             return (channels, self.size[0], self.size[-1])
-        first = _open(self._parts["train"].paths[0], grayscale=self.grayscale, size=None)
+        first = open_image(self._parts["train"].paths[0], task=self.name, grayscale=self.grayscale)
         return (channels, *first.shape[1:])
 
     @cached_property
@@ -106,11 +98,9 @@ class ImageFolder(Task):
         names = self.class_names
         root = data_folder(self.data, task=self.name, holds=_LAYOUT)
         parts = {"train": self._scan(root / "train")}
-        found = [root / name for name in ("validation", "val") if (root / name).is_dir()]
-        if len(found) > 1:
-            raise DataError(f"{root} holds both validation/ and val/", hint="keep one of them")
-        if found:
-            parts["validation"] = self._scan(found[0])
+        validation = validation_folder(root)
+        if validation is not None:
+            parts["validation"] = self._scan(validation)
         if (root / "test").is_dir():
             parts["test"] = self._scan(root / "test")
         shares = {name: getattr(self, name) for name in ("validation", "test") if name not in parts}
@@ -128,12 +118,11 @@ class ImageFolder(Task):
                     f"{folder / name} is a class that train/ lacks",
                     hint=nearest(name, self.class_names, what="classes of train/"),
                 )
-            found = sorted(path for path in (folder / name).iterdir() if path.suffix.lower() in _SUFFIXES)
-            found = [path for path in found if path.is_file() and not path.name.startswith(".")]
+            found = image_files(folder / name)
             if not found:
                 raise DataError(
                     f"class folder {folder / name} holds no images",
-                    hint=f"images end in {', '.join(sorted(_SUFFIXES))}; remove the folder if the class is not wanted",
+                    hint=f"images end in {', '.join(sorted(SUFFIXES))}; remove the folder if the class is not wanted",
                 )
             paths += found
             labels += [self.class_names.index(name)] * len(found)
@@ -142,7 +131,9 @@ class ImageFolder(Task):
         return _Part(tuple(paths), np.array(labels, dtype=np.int64))
 
     def _pixels(self, name: str) -> Pixels:
-        return _read(self._parts[name].paths, self.image, resize=bool(self.size))
+        return read_images(
+            self._parts[name].paths, self.image, task=self.name, grayscale=self.grayscale, resize=bool(self.size)
+        )
 
     @cached_property
     def _training(self) -> Pixels:
@@ -155,41 +146,3 @@ class ImageFolder(Task):
 
 def _folders(folder: Path) -> tuple[str, ...]:
     return tuple(sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")))
-
-
-def _read(paths: Sequence[Path], image: tuple[int, int, int], *, resize: bool) -> Pixels:
-    pixels = np.empty((len(paths), *image), dtype=np.uint8)
-    for index, path in enumerate(paths):
-        found = _open(path, grayscale=image[0] == 1, size=image[1:] if resize else None)
-        if found.shape != image:
-            raise DataError(
-                f"{path} is {found.shape[1]}x{found.shape[2]} pixels (height x width), "
-                f"the first image of train/ is {image[1]}x{image[2]}",
-                hint=f"give the option size, such as size={image[1]}x{image[2]}, to bring all images to one size",
-            )
-        pixels[index] = found
-    return pixels
-
-
-def _open(path: Path, *, grayscale: bool, size: tuple[int, int] | None) -> Pixels:
-    """Returns one image [C, H, W]."""
-    pillow, operations = _pillow()
-    try:
-        with pillow.open(path) as opened:
-            if opened.mode.startswith(("I", "F")):
-                raise DataError(f"{path} has more than 8 bits a channel", hint="save it as an 8-bit image")
-            found = operations.exif_transpose(opened).convert("L" if grayscale else "RGB")
-    except (OSError, EOFError, SyntaxError, ValueError, struct.error, pillow.DecompressionBombError) as error:
-        raise DataError(f"cannot read image {path}: {error}", hint="replace the file or remove it") from None
-    if size is not None and found.size != (size[1], size[0]):
-        found = found.resize((size[1], size[0]), pillow.Resampling.BILINEAR)
-    pixels = np.asarray(found, dtype=np.uint8)
-    return pixels[None] if grayscale else np.ascontiguousarray(pixels.transpose(2, 0, 1))
-
-
-def _pillow() -> tuple[ModuleType, ModuleType]:
-    try:
-        from PIL import Image, ImageOps
-    except ImportError:
-        raise UsageError("task 'image-folder' needs Pillow", hint="pip install pillow") from None
-    return Image, ImageOps

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from gensynth.backends import Examples
+from gensynth.backends.examples import Normalization
 from gensynth.ir import DataError
 
 
@@ -34,6 +35,54 @@ def test_a_subset_keeps_inputs_and_labels_together():
 def test_examples_that_make_no_sense_are_refused_with_a_remedy(inputs, labels, message):
     with pytest.raises(DataError) as raised:
         Examples(inputs, labels)
+    assert message in raised.value.message
+    assert raised.value.hint
+
+
+PIXELS, IMAGES = np.zeros((2, 3, 8, 8), np.uint8), np.zeros((2, 3, 8, 8), np.float32)
+BOX = [1.0, 2.0, 5.0, 6.0, 0.0]
+
+
+def boxes(*rows):
+    return np.array([rows] * 2, np.float32)
+
+
+def test_labels_are_classes_masks_or_boxes():
+    normalization = Normalization((1.0, 2.0, 3.0), (2.0, 2.0, 2.0))
+    assert Examples(IMAGES, np.zeros(2, np.int64)).kind == "classes"
+    for dtype in (np.uint8, np.int64):
+        assert Examples(IMAGES, np.zeros((2, 8, 8), dtype)).kind == "masks"
+    found = Examples(PIXELS, boxes(BOX, [-1] * 5), normalization)
+    assert (found.kind, len(found)) == ("boxes", 2)
+    np.testing.assert_allclose(found.normalized()[0, :, 0, 0], [-0.5, -1.0, -1.5])
+    assert found.subset([1]).normalization == normalization
+    assert found.subset([1, 0]).inputs.dtype == np.uint8
+
+
+@pytest.mark.parametrize(
+    ("inputs", "labels", "normalization", "message"),
+    [
+        (PIXELS, np.zeros(2, np.int64), None, "inputs are uint8, float32 is wanted"),
+        (IMAGES, np.zeros(2, np.int64), ((1.0,) * 3, (1.0,) * 3), "inputs with a normalization are float32"),
+        (PIXELS, np.zeros(2, np.int64), ((1.0,), (1.0,)), "the normalization has 1 channels"),
+        (PIXELS, np.zeros(2, np.int64), ((1.0, 1.0, 1.0), (1.0, 0.0, 1.0)), "the deviations [1.0, 0.0, 1.0]"),
+        (IMAGES, np.zeros((2, 8, 7), np.int64), None, "labels [2, 8, 7]"),
+        (IMAGES, np.zeros((2, 8, 8), np.int32), None, "labels are int32, int64 or uint8 is wanted"),
+        (IMAGES, np.full((2, 8, 8), -1), None, "label -1 at index [0, 0, 0] is negative"),
+        (IMAGES, np.zeros((2, 1, 5)), None, "labels are float64, float32 is wanted"),
+        (IMAGES, np.zeros((2, 1, 6), np.float32), None, "labels [2, 1, 6]"),
+        (IMAGES, boxes(BOX, [1, 1, 1, 2, 0]), None, "box 1 of example 0 is [1, 1, 1, 2, 0]"),
+        (IMAGES, boxes([1, 1, 3, 2, 0.5]), None, "box 0 of example 0 is [1, 1, 3, 2, 0.5]"),
+        (IMAGES, boxes([1, 1, np.nan, 2, 0]), None, "box 0 of example 0 is [1, 1, nan, 2, 0]"),
+        (IMAGES, boxes(BOX, [0, 0, 0, 0, -1]), None, "box 1 of example 0 is [0, 0, 0, 0, -1]"),
+    ],
+)
+def test_labels_and_pixels_that_make_no_sense_are_refused_with_a_remedy(inputs, labels, normalization, message):
+    def make():
+        return Examples(inputs, labels, normalization and Normalization(*normalization))
+
+    with pytest.raises(DataError) as raised:
+        make()
     assert message in raised.value.message
     assert raised.value.hint
 

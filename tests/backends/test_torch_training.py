@@ -167,6 +167,7 @@ def test_a_recipe_is_read_from_a_table():
         ({"augmentation": [{"name": "shift", "pixel": 1}]}, "has no parameter 'pixel'", "did you mean 'pixels'?"),
         ({"augmentation": [{"name": "shift", "pixels": 1.5}]}, "pixels is 1.5", "whole number"),
         ({"augmentation": [{"name": "shift", "fill": "red"}]}, "fill is 'red'", "edge"),
+        ({"augmentation": [{"name": "zoom", "least": 2}]}, "least is 2 and most is 1.5", "least is no more than most"),
         ({"augmentation": [3]}, "3 is no augmentation", "flip"),
     ],
 )

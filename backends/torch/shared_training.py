@@ -1,0 +1,157 @@
+"""Training of a weight-sharing module by the sandwich rule, with distillation in place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gensynth.ir import Network, UsageError
+from gensynth.passes.choices.extremes import extremes
+
+from ..examples import Examples
+from .calibration import CALIBRATED, batches_of
+from .module import weights_of
+from .objectives import Objective
+from .recipe import Recipe
+from .sharing import SharedModule, share_weights
+from .training import CLASSIFICATION, Data, EpochReport, Evaluation, Run, device_of, judge
+
+__all__ = ["SharedTraining", "evaluate_shared", "train_shared"]
+
+
+@dataclass(frozen=True)
+class SharedTraining:
+    """A trained weight-sharing module, in inference mode, and what happened epoch by epoch.
+
+    The reports' validation accuracy is that of the largest network.
+    """
+
+    module: SharedModule
+    history: tuple[EpochReport, ...]
+
+    def generator(self, generator: Network) -> Network:
+        """Returns the generator with the shared weights, without the maps of kernels."""
+        state = weights_of(self.module)
+        assert generator.graph == self.module.graph
+        return Network(generator.graph, {name: array for name, array in state.items() if "@" not in name})
+
+
+def train_shared(
+    generator: Network,
+    training: Examples,
+    validation: Examples | None,
+    recipe: Recipe,
+    objective: Objective = CLASSIFICATION,
+    *,
+    sampled: int = 2,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    on_epoch: Callable[[EpochReport], None] | None = None,
+) -> SharedTraining:
+    """Returns the weights of a generator, trained so that its networks do well with their slices of them.
+
+    Each step trains the largest network by the labels, and the smallest and `sampled` drawn by the generator to give
+    what the largest gives: the sandwich rule and inplace distillation of Yu and Huang (arXiv 1903.05134, section 3).
+    The module starts from the generator's weights where it has some. What is returned is the moving average where the
+    recipe keeps one.
+
+    Raises:
+        DataError: the examples do not fit the networks or the objective.
+        TrainingError: the loss is not finite.
+        UsageError: no choice is open, the recipe asks for `mixup`, `early_stop` or `distillation`, or the device does
+            not exist.
+    """
+    where = device_of(device)
+    mixes = any(item.name == "mixup" for item in recipe.augmentation)
+    for asked, what in ((mixes, "mixup"), (recipe.early_stop, "early_stop"), (recipe.distillation, "distillation")):
+        if asked:
+            raise UsageError(
+                f"a weight-sharing module is not trained with {what}",
+                hint="leave it out of the recipe of shared training",
+            )
+    objective.check_recipe(recipe)
+    shared = share_weights(generator, seed=seed).to(where)
+    largest, smallest = extremes(shared.materializer)
+    graph = shared.materializer.build(largest)
+    for examples, what in ((training, "training examples"), (validation, "validation examples")):
+        if examples is not None:
+            objective.check(graph, examples, what)
+    devices = [where] if where.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices, device_type="cuda"):
+        torch.manual_seed(seed)
+        run = _Sandwich(shared, recipe, objective, Data.on(training, where), seed, (largest, smallest), sampled)
+        history = []
+        for epoch in range(1, recipe.epochs + 1):
+            loss = run.epoch(epoch)
+            found: Evaluation | None = None
+            if validation is not None and (on_epoch is not None or epoch == recipe.epochs):
+                found = evaluate_shared(run.judged, largest, training, validation, objective)
+            history.append(
+                EpochReport(epoch, loss, run.learning_rate, None)
+                if found is None
+                else EpochReport(epoch, loss, run.learning_rate, found.accuracy, found.metrics)
+            )
+            if on_epoch is not None:
+                on_epoch(history[-1])
+    return SharedTraining(run.judged.eval(), tuple(history))
+
+
+def evaluate_shared(
+    shared: SharedModule,
+    decisions: Mapping[str, int],
+    training: Examples,
+    examples: Examples,
+    objective: Objective = CLASSIFICATION,
+    *,
+    calibrated: int = CALIBRATED,
+) -> Evaluation:
+    """Returns how well the network of some decisions does with its slices of the shared weights.
+
+    Its running statistics are first taken from `calibrated` of the training examples. The module is left in inference
+    mode.
+    """
+    network = shared.eval().network(decisions)
+    chosen = np.random.Generator(np.random.Philox(key=0)).permutation(len(training))[:calibrated]
+    network.calibrate(batches_of(training.subset(chosen), shared.place))
+    return judge(network, Data.on(examples, shared.place), objective, nullcontext())
+
+
+class _Sandwich(Run[SharedModule]):
+    """A training of a weight-sharing module: every step adds the gradients of several networks."""
+
+    def __init__(
+        self,
+        shared: SharedModule,
+        recipe: Recipe,
+        objective: Objective,
+        data: Data,
+        seed: int,
+        ends: tuple[Mapping[str, int], Mapping[str, int]],
+        sampled: int,
+    ) -> None:
+        super().__init__(shared, shared.graph.name, recipe, objective, data, seed)
+        self._ends = ends
+        self._sampled = sampled
+        self._next_seed = seed * 1_000_000_000
+
+    def backward(self, inputs: Tensor, labels: Tensor) -> Tensor:
+        """Adds the gradients of a batch, and returns the loss of the largest network."""
+        shared, objective = self.module, self.objective
+        largest, smallest = self._ends
+        with self.autocast():
+            outputs = shared.network(largest)(inputs)
+            loss = objective.loss(outputs, labels, self.recipe.label_smoothing)
+        torch.autograd.backward(loss)
+        taught = outputs.detach() if isinstance(outputs, Tensor) else tuple(output.detach() for output in outputs)
+        drawn = [shared.materializer.draw(self._next_seed + index) for index in range(self._sampled)]
+        self._next_seed += self._sampled
+        for decisions in (smallest, *drawn):
+            with self.autocast():
+                distance = objective.distillation(shared.network(decisions)(inputs), taught)
+            torch.autograd.backward(distance)
+        return loss.detach()
