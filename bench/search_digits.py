@@ -44,7 +44,7 @@ FAMILY = 16
 
 def make_problem(config: Config, executor: LocalExecutor, store: Path, seed: int = 0) -> TrainingProblem:
     """Returns the problem of a configuration, its networks trained from weights of `seed`."""
-    reference = TaskReference(config.task, tuple(sorted(config.task_options.items())))
+    reference = TaskReference.of(config.task, config.task_options)
     on = reference.load()
     assert config.prototype is not None
     arguments: dict[str, Any] = {"image": on.image, "classes": on.classes, **config.prototype_arguments}

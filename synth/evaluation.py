@@ -33,6 +33,12 @@ class TaskReference:
     name: str
     options: tuple[tuple[str, object], ...] = ()
 
+    @classmethod
+    def of(cls, name: str, options: Mapping[str, object]) -> TaskReference:
+        """Returns the task of a name and options, lists among them as configuration files have them."""
+        frozen = ((key, tuple(value) if isinstance(value, list) else value) for key, value in options.items())
+        return cls(name, tuple(sorted(frozen)))
+
     def load(self) -> Task:
         """Returns the task; loaded once a process."""
         return _load_task(self)

@@ -107,7 +107,7 @@ class Synthesis:
         self.out = out
         self.progress: Progress = progress or Silent()
         self.executor: Executor = executor or LocalExecutor(config.processes)
-        self.reference = TaskReference(config.task, tuple(sorted(config.task_options.items())))
+        self.reference = TaskReference.of(config.task, config.task_options)
         self.task: Task = self.reference.load()
         self.requirements: tuple[Requirement, ...] = parse_requirements(config.requirements)
         self.performance = parse_performance(config.performance)
