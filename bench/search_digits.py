@@ -21,6 +21,7 @@ from typing import Any
 from harness import print_table, write_json
 from search import numbers, words
 from search_figures import OURS, digits_figure
+from search_runs import factory_of
 from search_statistics import interval, paired
 
 import gensynth as gs
@@ -31,13 +32,12 @@ from gensynth.synth.evaluation import TaskReference
 from gensynth.synth.executor import LocalExecutor
 from gensynth.synth.performance import parse_performance
 from gensynth.synth.search.problem import Session, Trained
-from gensynth.synth.search.strategy import strategy
 from gensynth.synth.search.training import TrainingProblem
 from gensynth.synth.store import Store
 
 METHODS = (
     "inquisitor,random,evolution,evolution-scored,local-search,local-search-scored,local-search-guided,tpe,tpe-scored,"
-    "bananas,direct-ei"
+    "bananas,direct-ei,inquisitor-without-surrogate"
 )
 FAMILY = 16
 
@@ -72,7 +72,7 @@ def run(
 ) -> list[dict[str, float]]:
     """Returns the figures of one search at every budget; families are trained as the problem `anew` does."""
     session = Session(problem, seed=seed, probes=probes)
-    chosen = strategy(method)(session)
+    chosen = factory_of(method)(session)
     trained: list[Trained] = []
     figures = []
     for budget in budgets:
