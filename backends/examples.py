@@ -137,6 +137,10 @@ class Examples:
             return self.inputs.astype(np.float32, copy=False)
         return self.normalization.apply(self.inputs)
 
+    def sample(self, count: int, seed: int = 0) -> Examples:
+        """Returns the first `count` examples of a shuffle fixed by `seed`, all of them where there are no more."""
+        return self.subset(np.random.Generator(np.random.Philox(key=seed)).permutation(len(self))[:count])
+
     def subset(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> Examples:
         """Returns the examples at `indices`, in that order.
 

@@ -25,7 +25,7 @@ from search_runs import factory_of
 from search_statistics import interval, paired
 
 import gensynth as gs
-from gensynth.ir import GenSynthError
+from gensynth.ir import GenSynthError, UsageError
 from gensynth.passes import run_pipeline
 from gensynth.synth.config import Config, load_config
 from gensynth.synth.evaluation import TaskReference
@@ -46,7 +46,10 @@ def make_problem(config: Config, executor: LocalExecutor, store: Path, seed: int
     """Returns the problem of a configuration, its networks trained from weights of `seed`."""
     reference = TaskReference.of(config.task, config.task_options)
     on = reference.load()
-    assert config.prototype is not None
+    if config.prototype is None or config.search_training is None:
+        raise UsageError(
+            "the configuration lacks a prototype's name or [search_training]", hint="see bench/search-digits.toml"
+        )
     arguments: dict[str, Any] = {"image": on.image, "classes": on.classes, **config.prototype_arguments}
     graph = run_pipeline(gs.prototype(config.prototype, **arguments), config.passes).graph
     return TrainingProblem(
@@ -112,6 +115,11 @@ def main() -> int:
     budgets, methods = options.budgets, options.methods
     if OURS not in methods:
         parser.error(f"--methods: the others are compared with {OURS}, which is not among them")
+    try:
+        for method in methods:
+            factory_of(method)
+    except GenSynthError as error:
+        parser.error(f"--methods: {error.message}; {error.hint}")
     options.store.parent.mkdir(parents=True, exist_ok=True)
     executor = LocalExecutor(options.processes)
     try:

@@ -22,7 +22,7 @@ from sharing_figures import sharing_figure
 import gensynth as gs
 from gensynth.backends.torch import train
 from gensynth.backends.torch.shared_training import evaluate_shared, train_shared
-from gensynth.ir import GenSynthError, Network
+from gensynth.ir import GenSynthError, Network, UsageError
 from gensynth.passes import run_pipeline
 from gensynth.passes.cost import totals
 from gensynth.synth.config import load_config
@@ -38,7 +38,11 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     training, validation = on.split("train"), on.split("validation")
     if options.training:
         training = training.subset(range(min(options.training, len(training))))
-    assert config.prototype is not None
+    if config.prototype is None or config.shared_training is None or config.search_training is None:
+        raise UsageError(
+            f"{options.config} lacks a prototype's name, [shared_training] or [search_training]",
+            hint="see bench/sharing.toml",
+        )
     arguments: dict[str, Any] = {"image": on.image, "classes": on.classes, **config.prototype_arguments}
     start = gs.prototype(config.prototype, **arguments)
 
@@ -48,7 +52,6 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     print(f"prototype: {prototype.accuracy:.2f}% in {prototype_seconds:.0f} s", flush=True)
 
     generator = run_pipeline(prototype.network, config.passes)
-    assert config.shared_training is not None and config.search_training is not None
     begun = time.perf_counter()
     shared = train_shared(
         generator,

@@ -252,7 +252,7 @@ def parse_config(text: str, name: str = "<config>") -> Config:
         emit=_read_emit(reader),
         training=_read_recipe(reader, "training"),
         search_training=_read_search_training(reader),
-        shared_training=_read_recipe(reader, "shared_training") if "shared_training" in reader.data else None,
+        shared_training=_read_shared_training(reader),
         processes=None if run.processes < 0 else run.processes,
         device=run.device,
         source=text,
@@ -409,6 +409,18 @@ def _read_search_training(reader: _Reader) -> Recipe | None:
     if "search_training" in reader.data:
         return _read_recipe(reader, "search_training")
     return None if "shared_training" in reader.data else _read_recipe(reader, "training")
+
+
+def _read_shared_training(reader: _Reader) -> Recipe | None:
+    if "shared_training" not in reader.data:
+        return None
+    recipe = _read_recipe(reader, "shared_training")
+    try:
+        recipe.check_shared("[shared_training]")
+    except UsageError as error:
+        key = error.message.rpartition(" ")[2]
+        reader.fail(error.message, "shared_training", "augmentation" if key == "mixup" else key, error.hint)
+    return recipe
 
 
 def _read_recipe(reader: _Reader, name: str) -> Recipe:

@@ -125,8 +125,7 @@ def _probe(job: Job) -> dict[str, object]:
 
 def stimuli_of(on: Task, count: int, seed: int) -> Examples:
     """Returns the first training examples of a task in a shuffle fixed by `seed`."""
-    training = on.split("train")
-    return training.subset(np.random.Generator(np.random.Philox(key=seed)).permutation(len(training))[:count])
+    return on.split("train").sample(count, seed)
 
 
 def probe_network(network: Network, on: Task, *, stimuli: int = 64, seed: int = 0) -> dict[str, object]:
@@ -172,12 +171,13 @@ def _share(job: Job) -> dict[str, object]:
             on.split("validation"),
             job.recipe,
             on.objective,
+            maps=False,  # a generator's weights have no place for them
             seed=job.seed,
             device=job.device,
         )
     except TrainingError as error:
         return {"accuracy": 0.0, "error": error.message}
-    weights = trained.generator(generator).weights
+    weights = trained.generator().weights
     assert weights is not None
     save_weights(weights, job.saved)
     last = trained.history[-1]

@@ -7,11 +7,9 @@ it had, and ends at the same generator and the same store.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -45,6 +43,7 @@ from .inquisitor import Experience, Inquisitor, Reason
 from .performance import parse_performance
 from .progress import Progress, Silent
 from .prototypes import prototype
+from .run_directory import CONFIG, check_folder, locked
 from .store import Store
 from .summary import summary_row
 
@@ -458,26 +457,6 @@ def save(generator: Generator, path: Path) -> None:
         generator.save(path)
 
 
-@contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Holds the run directory for this process alone."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(out / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise UsageError(f"cannot write {out}: {error.strerror}", hint="choose a folder that can be written") from None
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UsageError(
-                f"another process is working in {out}", hint="wait for it, or choose another --out"
-            ) from None
-        yield
-    finally:
-        os.close(descriptor)
-
-
 def synthesize(
     config: Config | str | os.PathLike[str],
     out: str | os.PathLike[str] | None = None,
@@ -502,21 +481,10 @@ def synthesize(
     if out is None:
         raise UsageError("a configuration that is no file needs `out`", hint="give the run directory")
     folder = Path(out)
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder} is a file", hint="choose another --out")
-    kept = folder / "config.toml"
-    if folder.exists() and any(item.name != ".lock" for item in folder.iterdir()):
-        if not resume:
-            raise UsageError(f"{folder} is not empty", hint="go on with --resume, or choose another --out")
-        if not kept.exists():
-            raise UsageError(f"{folder} holds no run to resume", hint="choose another --out")
-        if kept.read_text(encoding="utf-8") != config.source:
-            raise UsageError(
-                f"{folder} holds a run of another configuration", hint=f"compare with {kept}, or choose another --out"
-            )
-    with _locked(folder):
+    check_folder(folder, config.source, resume=resume)
+    with locked(folder):
         if config.source:
-            write_atomically(kept, config.source.encode())
+            write_atomically(folder / CONFIG, config.source.encode())
         keep_devices(config.cost_devices, folder / "devices")
         synthesis = Synthesis(config, folder, executor=executor, progress=progress)
         try:

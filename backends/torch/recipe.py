@@ -168,6 +168,16 @@ class Recipe:
             if value not in words:
                 raise UsageError(f"training recipe: {name} is '{value}'", hint=nearest(str(value), words, what=name))
 
+    def check_shared(self, where: str = "the recipe") -> None:
+        """Raises UsageError if `where` asks for what a training of all networks together does not do."""
+        mixes = any(item.name == "mixup" for item in self.augmentation)
+        for asked, what in ((mixes, "mixup"), (self.early_stop, "early_stop"), (self.distillation, "distillation")):
+            if asked:
+                raise UsageError(
+                    f"{where}: networks are not trained together with {what}",
+                    hint="leave it out of the recipe of shared training",
+                )
+
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, object], *, where: str = "training") -> Recipe:
         """Reads a recipe from a table of a configuration file; `where` names the table in messages.

@@ -6,11 +6,10 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from gensynth.ir import Network, UsageError
+from gensynth.ir import Network
 from gensynth.passes.choices.extremes import extremes
 
 from ..examples import Examples
@@ -34,11 +33,10 @@ class SharedTraining:
     module: SharedModule
     history: tuple[EpochReport, ...]
 
-    def generator(self, generator: Network) -> Network:
-        """Returns the generator with the shared weights, without the maps of kernels."""
+    def generator(self) -> Network:
+        """Returns the generator with the shared weights. Maps of kernels have no place there: train without them."""
         state = weights_of(self.module)
-        assert generator.graph == self.module.graph
-        return Network(generator.graph, {name: array for name, array in state.items() if "@" not in name})
+        return Network(self.module.graph, {name: array for name, array in state.items() if "@" not in name})
 
 
 def train_shared(
@@ -49,6 +47,7 @@ def train_shared(
     objective: Objective = CLASSIFICATION,
     *,
     sampled: int = 2,
+    maps: bool = True,
     seed: int = 0,
     device: str | torch.device = "cpu",
     on_epoch: Callable[[EpochReport], None] | None = None,
@@ -57,8 +56,8 @@ def train_shared(
 
     Each step trains the largest network by the labels, and the smallest and `sampled` drawn by the generator to give
     what the largest gives: the sandwich rule and inplace distillation of Yu and Huang (arXiv 1903.05134, section 3).
-    The module starts from the generator's weights where it has some. What is returned is the moving average where the
-    recipe keeps one.
+    The module starts from the generator's weights where it has some; `maps` is as for `SharedModule`. What is returned
+    is the moving average where the recipe keeps one.
 
     Raises:
         DataError: the examples do not fit the networks or the objective.
@@ -67,15 +66,9 @@ def train_shared(
             not exist.
     """
     where = device_of(device)
-    mixes = any(item.name == "mixup" for item in recipe.augmentation)
-    for asked, what in ((mixes, "mixup"), (recipe.early_stop, "early_stop"), (recipe.distillation, "distillation")):
-        if asked:
-            raise UsageError(
-                f"a weight-sharing module is not trained with {what}",
-                hint="leave it out of the recipe of shared training",
-            )
+    recipe.check_shared()
     objective.check_recipe(recipe)
-    shared = share_weights(generator, seed=seed).to(where)
+    shared = share_weights(generator, seed=seed, maps=maps).to(where)
     largest, smallest = extremes(shared.materializer)
     graph = shared.materializer.build(largest)
     for examples, what in ((training, "training examples"), (validation, "validation examples")):
@@ -116,8 +109,7 @@ def evaluate_shared(
     mode.
     """
     network = shared.eval().network(decisions)
-    chosen = np.random.Generator(np.random.Philox(key=0)).permutation(len(training))[:calibrated]
-    network.calibrate(batches_of(training.subset(chosen), shared.place))
+    network.calibrate(batches_of(training.sample(calibrated), shared.place))
     return judge(network, Data.on(examples, shared.place), objective, nullcontext())
 
 

@@ -128,8 +128,10 @@ class SharedModule(Scope):
     Beside them stand the kernel maps, `NODE.weight@HxW`. `network` binds the network of some decisions to them.
     """
 
-    def __init__(self, generator: Network, *, seed: int = 0) -> None:
+    def __init__(self, generator: Network, *, seed: int = 0, maps: bool = True) -> None:
         """Takes the generator's weights, or fresh ones of `seed` where it has none.
+
+        Without `maps` smaller kernels are the centres of larger ones as they are, as a generator's text has them.
 
         Raises:
             UsageError: no choice is open in it.
@@ -157,7 +159,8 @@ class SharedModule(Scope):
             self._names.append(name)
             self._starts.append(self._starts[-1] + tensor.numel())
         self._numbered = Network(generator.graph, numbers)  # type: ignore[arg-type]
-        self._open_kernels(generator.graph)
+        if maps:
+            self._open_kernels(generator.graph)
         self._networks: OrderedDict[tuple[int, ...], SharedNetwork] = OrderedDict()
 
     def _open_kernels(self, graph: Graph) -> None:
@@ -228,13 +231,13 @@ class SharedModule(Scope):
         return found
 
 
-def share_weights(generator: Network, *, seed: int = 0) -> SharedModule:
-    """Returns one module for all networks of a generator, in training mode on the CPU.
+def share_weights(generator: Network, *, seed: int = 0, maps: bool = True) -> SharedModule:
+    """Returns one module for all networks of a generator, in training mode on the CPU; see `SharedModule`.
 
     Raises:
         UsageError: no choice is open in it.
     """
-    return SharedModule(generator, seed=seed)
+    return SharedModule(generator, seed=seed, maps=maps)
 
 
 def _scope(module: NetworkModule, node: str) -> Scope:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,19 +15,17 @@ from gensynth.backends.torch.recipe import Augmentation
 from gensynth.ir import DataError, UsageError
 from gensynth.passes.base import option
 
-from .base import Task, register_task
+from .base import register_task
 from .coco import Annotated, read_annotations
 from .data import (
     Pixels,
-    Statistics,
-    channel_statistics,
     check_shares,
     data_folder,
     normalization_of,
-    preprocessing_of,
     random_split,
 )
 from .images import check_size, read_images, stored_size
+from .pixels import PixelTask
 
 __all__ = ["DetectionTask"]
 
@@ -46,7 +43,7 @@ class _Part:
 
 
 @register_task("detection")
-class DetectionTask(Task):
+class DetectionTask(PixelTask):
     """Boxes around objects, in the layout of COCO: DATA/annotations/instances_train.json and train/IMAGE.jpg.
 
     Beside instances_train.json there may be instances_val.json (or instances_validation.json) and instances_test.json;
@@ -113,12 +110,8 @@ class DetectionTask(Task):
     def augmentation(self) -> tuple[Augmentation, ...]:
         return (Augmentation("flip"), Augmentation("zoom"), Augmentation("color"))
 
-    @property
-    def preprocessing(self) -> Mapping[str, object]:
-        return preprocessing_of(self._statistics)
-
     def load(self, name: str) -> Examples:
-        pixels = self._training if name == "train" else self._pixels(name)
+        pixels = self._kept_pixels(name)
         return Examples(pixels, self._boxes(name), normalization_of(self._statistics))
 
     def _rounded(self, size: tuple[int, ...]) -> str:
@@ -219,14 +212,6 @@ class DetectionTask(Task):
                 hint="an image may have none, but not all of a part",
             )
         return boxes
-
-    @cached_property
-    def _training(self) -> Pixels:
-        return self._pixels("train")
-
-    @cached_property
-    def _statistics(self) -> Statistics:
-        return channel_statistics(self._training)
 
 
 def _images_of(annotations: Path) -> Path:

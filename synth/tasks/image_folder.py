@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,18 +13,16 @@ from gensynth.backends.torch.recipe import Augmentation
 from gensynth.ir import DataError, nearest
 from gensynth.passes.base import option
 
-from .base import Task, register_task
+from .base import register_task
 from .data import (
     Pixels,
-    Statistics,
-    channel_statistics,
     check_shares,
     data_folder,
     normalize,
-    preprocessing_of,
     stratified_split,
 )
 from .images import SUFFIXES, check_size, image_files, open_image, read_images, validation_folder
+from .pixels import PixelTask
 
 __all__ = ["ImageFolder"]
 
@@ -39,7 +36,7 @@ class _Part:
 
 
 @register_task("image-folder")
-class ImageFolder(Task):
+class ImageFolder(PixelTask):
     """Your own images, a folder a class: DATA/train/CLASS/IMAGE.png.
 
     Beside train/ there may be validation/ (or val/) and test/; a part without a folder is taken from train/, stratified
@@ -84,12 +81,8 @@ class ImageFolder(Task):
         pixels = max(1, min(self.image[1:]) // 8)
         return (Augmentation("shift", (("pixels", pixels), ("fill", "edge"))),)
 
-    @property
-    def preprocessing(self) -> Mapping[str, object]:
-        return preprocessing_of(self._statistics)
-
     def load(self, name: str) -> Examples:
-        pixels = self._training if name == "train" else self._pixels(name)
+        pixels = self._kept_pixels(name)
         return Examples(normalize(pixels, self._statistics), self._parts[name].labels)
 
     @cached_property
@@ -134,14 +127,6 @@ class ImageFolder(Task):
         return read_images(
             self._parts[name].paths, self.image, task=self.name, grayscale=self.grayscale, resize=bool(self.size)
         )
-
-    @cached_property
-    def _training(self) -> Pixels:
-        return self._pixels("train")
-
-    @cached_property
-    def _statistics(self) -> Statistics:
-        return channel_statistics(self._training)
 
 
 def _folders(folder: Path) -> tuple[str, ...]:

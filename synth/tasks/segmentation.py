@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,15 +17,12 @@ from gensynth.backends.torch.recipe import Augmentation
 from gensynth.ir import DataError, UsageError
 from gensynth.passes.base import option
 
-from .base import Task, register_task
+from .base import register_task
 from .data import (
     Pixels,
-    Statistics,
-    channel_statistics,
     check_shares,
     data_folder,
     normalization_of,
-    preprocessing_of,
     random_split,
 )
 from .images import (
@@ -40,6 +37,7 @@ from .images import (
     stored_size,
     validation_folder,
 )
+from .pixels import PixelTask
 
 __all__ = ["SegmentationTask"]
 
@@ -60,7 +58,7 @@ class _Part:
 
 
 @register_task("segmentation")
-class SegmentationTask(Task):
+class SegmentationTask(PixelTask):
     """A class for every pixel, in the layout of CamVid: DATA/train/IMAGE.jpg and DATA/trainannot/IMAGE.png.
 
     Beside train/ and trainannot/ there may be val/ and valannot/ (or validation/ and validationannot/), test/ and
@@ -135,12 +133,8 @@ class SegmentationTask(Task):
     def augmentation(self) -> tuple[Augmentation, ...]:
         return (Augmentation("flip"), Augmentation("zoom"))
 
-    @property
-    def preprocessing(self) -> Mapping[str, object]:
-        return preprocessing_of(self._statistics)
-
     def load(self, name: str) -> Examples:
-        pixels = self._training if name == "train" else self._pixels(name)
+        pixels = self._kept_pixels(name)
         masks = self._training_masks if name == "train" else self._masks(name)
         self._check_labels(masks, self._parts[name].masks)
         return Examples(pixels, masks, normalization_of(self._statistics))
@@ -218,16 +212,8 @@ class SegmentationTask(Task):
         return masks
 
     @cached_property
-    def _training(self) -> Pixels:
-        return self._pixels("train")
-
-    @cached_property
     def _training_masks(self) -> _Masks:
         return self._masks("train")
-
-    @cached_property
-    def _statistics(self) -> Statistics:
-        return channel_statistics(self._training)
 
 
 def _scan(folder: Path) -> _Part:

@@ -102,6 +102,13 @@ def test_a_mistake_in_the_recipe_of_shared_training_is_told_before_anything_runs
         parse_config(CONFIG.replace("[shared_training]\nepochs = 3", "[shared_training]\nepochs = 0"))
 
 
+@pytest.mark.parametrize("line", ["early_stop = 2", "distillation = 0.5", 'augmentation = ["mixup"]'])
+def test_what_shared_training_does_not_do_is_told_with_its_line(line):
+    with pytest.raises(ParseError, match=r"\[shared_training\]: networks are not trained together with") as caught:
+        parse_config(f"{CONFIG}{line}\n")
+    assert line in str(caught.value)
+
+
 def test_keys_of_trainings_without_a_teacher_do_not_depend_on_distillation(finished):
     result, _ = finished
     text = (result.out / "prototype.gsir").read_text()
