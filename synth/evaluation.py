@@ -49,6 +49,10 @@ def _load_task(reference: TaskReference) -> Task:
     return task(reference.name, **dict(reference.options))
 
 
+_LATER_KEYS = {"distillation": 0.0, "examples": 0, "layout": "nchw"}
+"""Keys that recipes did not have from the start: at these values, keys of evaluations stay what they were."""
+
+
 @dataclass(frozen=True)
 class Job:
     """One evaluation.
@@ -56,7 +60,8 @@ class Job:
     `kind` is `probe`, `shared` (training of all networks of a generator together), `search` (short training; without a
     recipe the weights are judged as they are, running statistics taken anew), `final` (full training) or `test`.
     `weights` start a training or a probe (fresh ones by `seed` otherwise); `saved` is the file that trained weights go
-    to, or that a test reads; `teacher` the network file that distillation learns from.
+    to, or that a test reads; a test takes the layout of its recipe, if it has one; `teacher` is the network file that
+    distillation learns from.
     """
 
     kind: str
@@ -74,8 +79,9 @@ class Job:
     def key(self) -> str:
         """The hash of everything that the result depends on."""
         recipe = None if self.recipe is None else asdict(self.recipe)
-        if recipe is not None and not recipe["distillation"]:
-            del recipe["distillation"]  # keys of trainings without one stay what they were
+        for name, plain in _LATER_KEYS.items():
+            if recipe is not None and recipe[name] == plain:
+                del recipe[name]
         parts = {
             "kind": self.kind,
             "text": self.text,
@@ -157,6 +163,11 @@ def probe_network(network: Network, on: Task, *, stimuli: int = 64, seed: int = 
     }
 
 
+def _checkpoint(job: Job) -> Path | None:
+    """Returns where a training whose weights are saved keeps its state: it may be long, others are short."""
+    return None if job.saved is None else Path(job.saved).with_suffix(".checkpoint")
+
+
 def _share(job: Job) -> dict[str, object]:
     from gensynth.backends.torch import TrainingError
     from gensynth.backends.torch.shared_training import train_shared
@@ -174,6 +185,7 @@ def _share(job: Job) -> dict[str, object]:
             maps=False,  # a generator's weights have no place for them
             seed=job.seed,
             device=job.device,
+            checkpoint=_checkpoint(job),
         )
     except TrainingError as error:
         return {"accuracy": 0.0, "error": error.message}
@@ -215,6 +227,7 @@ def _train(job: Job) -> dict[str, object]:
             teacher=None if job.teacher is None else load_network(job.teacher),
             seed=job.seed,
             device=job.device,
+            checkpoint=_checkpoint(job),
         )
     except TrainingError as error:
         return {"accuracy": 0.0, "error": error.message}
@@ -232,5 +245,6 @@ def _test(job: Job) -> dict[str, object]:
     assert job.saved is not None
     network = Network(graph, load_weights(Path(job.saved), graph))
     on = job.task.load()
-    found = evaluate(network, on.split("test"), on.objective, device=job.device)
+    layout = "nchw" if job.recipe is None else job.recipe.layout
+    found = evaluate(network, on.split("test"), on.objective, device=job.device, layout=layout)
     return {"accuracy": found.accuracy, "loss": found.loss, "count": found.count, "metrics": dict(found.metrics)}

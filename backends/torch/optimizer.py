@@ -11,6 +11,7 @@ import math
 import torch
 from torch import Tensor
 
+from .checkpoint import State
 from .lowerings import Scope
 from .recipe import Recipe
 
@@ -64,6 +65,17 @@ class Optimizer:
         self._momentum = torch.zeros_like(self._weights)
         self._square = torch.zeros_like(self._weights) if recipe.optimizer == "adamw" else None
         self._step = 0
+
+    def state(self) -> State:
+        """Returns what a checkpoint holds: the moments as they are, not copies, and the number of steps."""
+        return {"momentum": self._momentum, "square": self._square, "step": self._step}
+
+    def restore(self, state: State) -> None:
+        """Goes on from what `state` returned."""
+        self._momentum.copy_(state["momentum"])
+        if self._square is not None:
+            self._square.copy_(state["square"])
+        self._step = state["step"]
 
     @torch.no_grad()
     def step(self, learning_rate: float) -> None:

@@ -119,7 +119,9 @@ class Recipe:
     `ema_decay` (0: off) keeps an exponential moving average of weights and running statistics, the decay at step t
     being min(ema_decay, (1 + t) / (10 + t)). `early_stop` (0: off) ends training after so many epochs without a better
     validation accuracy. `gradient_clip` (0: off) bounds the norm of the whole gradient. `distillation` is the share of
-    the loss that is the distance to what a teacher gives (arXiv 1503.02531), where there is a teacher.
+    the loss that is the distance to what a teacher gives (arXiv 1503.02531), where there is a teacher. `examples` (0:
+    all) trains on so many of the training examples, the first of a shuffle fixed by the seed. `layout` is how images
+    lie in memory; `nhwc` (PyTorch's channels last) makes depthwise convolutions up to twice as fast on CPUs.
 
     Raises:
         UsageError: a value outside its range.
@@ -139,6 +141,8 @@ class Recipe:
     gradient_clip: float = 0.0
     precision: str = "float32"
     distillation: float = 0.0
+    examples: int = 0
+    layout: str = "nchw"
 
     _RANGES: ClassVar[Mapping[str, tuple[float, float, str]]] = {
         "epochs": (1, math.inf, "at least 1"),
@@ -152,10 +156,12 @@ class Recipe:
         "early_stop": (0, math.inf, "at least 0"),
         "gradient_clip": (0, math.inf, "at least 0"),
         "distillation": (0, 1, "from 0 to 1"),
+        "examples": (0, math.inf, "at least 0"),
     }
     _WORDS: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "optimizer": ("sgd", "adamw"),
         "precision": ("float32", "bfloat16"),
+        "layout": ("nchw", "nhwc"),
     }
 
     def __post_init__(self) -> None:

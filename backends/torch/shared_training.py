@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -14,11 +15,12 @@ from gensynth.passes.choices.extremes import extremes
 
 from ..examples import Examples
 from .calibration import CALIBRATED, batches_of
+from .checkpoint import Checkpoint, State, training_digest
 from .module import weights_of
 from .objectives import Objective
 from .recipe import Recipe
 from .sharing import SharedModule, share_weights
-from .training import CLASSIFICATION, Data, EpochReport, Evaluation, Run, device_of, judge
+from .training import CLASSIFICATION, Data, EpochReport, Evaluation, Run, device_of, examples_of, judge
 
 __all__ = ["SharedTraining", "evaluate_shared", "train_shared"]
 
@@ -51,19 +53,21 @@ def train_shared(
     seed: int = 0,
     device: str | torch.device = "cpu",
     on_epoch: Callable[[EpochReport], None] | None = None,
+    checkpoint: Path | None = None,
+    checkpoint_every: float = 60.0,
 ) -> SharedTraining:
     """Returns the weights of a generator, trained so that its networks do well with their slices of them.
 
     Each step trains the largest network by the labels, and the smallest and `sampled` drawn by the generator to give
     what the largest gives: the sandwich rule and inplace distillation of Yu and Huang (arXiv 1903.05134, section 3).
     The module starts from the generator's weights where it has some; `maps` is as for `SharedModule`. What is returned
-    is the moving average where the recipe keeps one.
+    is the moving average where the recipe keeps one. `checkpoint` and `checkpoint_every` are as for `train`.
 
     Raises:
         DataError: the examples do not fit the networks or the objective.
         TrainingError: the loss is not finite.
-        UsageError: no choice is open, the recipe asks for `mixup`, `early_stop` or `distillation`, or the device does
-            not exist.
+        UsageError: no choice is open, the recipe asks for `mixup`, `early_stop` or `distillation`, the device does
+            not exist, or the checkpoint cannot be written.
     """
     where = device_of(device)
     recipe.check_shared()
@@ -74,24 +78,25 @@ def train_shared(
     for examples, what in ((training, "training examples"), (validation, "validation examples")):
         if examples is not None:
             objective.check(graph, examples, what)
+    file = None
+    if checkpoint is not None:
+        digest = training_digest(
+            "shared", generator, training, validation, recipe, objective, seed, where, sampled, maps
+        )
+        file = Checkpoint(checkpoint, checkpoint_every, digest)
     devices = [where] if where.type == "cuda" else []
     with torch.random.fork_rng(devices=devices, device_type="cuda"):
         torch.manual_seed(seed)
-        run = _Sandwich(shared, recipe, objective, Data.on(training, where), seed, (largest, smallest), sampled)
-        history = []
-        for epoch in range(1, recipe.epochs + 1):
-            loss = run.epoch(epoch)
-            found: Evaluation | None = None
-            if validation is not None and (on_epoch is not None or epoch == recipe.epochs):
-                found = evaluate_shared(run.judged, largest, training, validation, objective)
-            history.append(
-                EpochReport(epoch, loss, run.learning_rate, None)
-                if found is None
-                else EpochReport(epoch, loss, run.learning_rate, found.accuracy, found.metrics)
-            )
-            if on_epoch is not None:
-                on_epoch(history[-1])
-    return SharedTraining(run.judged.eval(), tuple(history))
+        data = Data.on(examples_of(training, recipe, seed), where, recipe.layout)
+        run = _Sandwich(shared, recipe, objective, data, seed, (largest, smallest), sampled)
+        with run.kept_in(file):
+            for epoch in run.epochs():
+                loss = run.epoch(epoch)
+                found: Evaluation | None = None
+                if validation is not None and (on_epoch is not None or epoch == recipe.epochs):
+                    found = evaluate_shared(run.judged, largest, training, validation, objective)
+                run.report(epoch, loss, found, on_epoch)
+    return SharedTraining(run.judged.eval(), tuple(run.history))
 
 
 def evaluate_shared(
@@ -130,6 +135,13 @@ class _Sandwich(Run[SharedModule]):
         self._ends = ends
         self._sampled = sampled
         self._next_seed = seed * 1_000_000_000
+
+    def snapshot(self) -> State:
+        return {**super().snapshot(), "next_seed": self._next_seed}
+
+    def restore(self, state: State) -> None:
+        super().restore(state)
+        self._next_seed = state["next_seed"]
 
     def backward(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """Adds the gradients of a batch, and returns the loss of the largest network."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Generic, TypeVar
 
 import torch
@@ -16,6 +17,7 @@ from gensynth.ir import GenSynthError, Network, UsageError, WeightsError
 
 from ..examples import Examples
 from .augmentation import augment_labelled, mixup_of
+from .checkpoint import Checkpoint, State, random_states, restore_random_states, training_digest
 from .lowerings import Scope
 from .module import NetworkModule, to_torch, weights_of
 from .objectives import Classification, Objective
@@ -88,10 +90,12 @@ def evaluate(
     *,
     device: str | torch.device = "cpu",
     batch_size: int | None = None,
+    layout: str = "nchw",
 ) -> Evaluation:
     """Returns how well a network with weights does on examples, as the objective judges.
 
-    A batch has 512 examples where `batch_size` is silent, fewer of large images with masks or boxes.
+    A batch has 512 examples where `batch_size` is silent, fewer of large images with masks or boxes. `layout` is how
+    they lie in memory, as in a recipe.
 
     Raises:
         WeightsError: the network has no weights.
@@ -103,7 +107,7 @@ def evaluate(
     where = device_of(device)
     objective.check(network.graph, examples, "examples")
     module = to_torch(network).to(where).eval()
-    return judge(module, Data.on(examples, where), objective, nullcontext(), batch_size)
+    return judge(module, Data.on(examples, where, layout), objective, nullcontext(), batch_size)
 
 
 def train(
@@ -117,6 +121,8 @@ def train(
     seed: int = 0,
     device: str | torch.device = "cpu",
     on_epoch: Callable[[EpochReport], None] | None = None,
+    checkpoint: Path | None = None,
+    checkpoint_every: float = 60.0,
 ) -> Training:
     """Returns a network trained by a recipe, from its weights where it has some, else from fresh ones of `seed`.
 
@@ -128,11 +134,17 @@ def train(
     average, that average is what is validated and returned. Every epoch is validated if somebody listens or the recipe
     stops early, else the last alone.
 
+    With `checkpoint`, a file, the state of the training is kept there, at most once in `checkpoint_every` seconds; the
+    same training started again goes on from it and gives what it would have given uninterrupted. A file that cannot be
+    read or is of another training is ignored, and replaced. At the end the file is removed. Epochs that were reported
+    before are not reported again, but for one that the file does not know of.
+
     Raises:
         DataError: the examples do not fit the network or the objective.
         TrainingError: the loss is not finite.
         UsageError: the network has open choices or does not fit the objective, the recipe asks for what the objective
-            cannot do or for a teacher where there is none, or the device does not exist.
+            cannot do or for a teacher where there is none, the device does not exist, or the checkpoint cannot be
+            written.
     """
     where = device_of(device)
     taught = _teacher(network, teacher, recipe)
@@ -140,41 +152,44 @@ def train(
         if examples is not None:
             objective.check(network.graph, examples, what)
     objective.check_recipe(recipe)
+    training = examples_of(training, recipe, seed)
+    file = None
+    if checkpoint is not None:
+        digest = training_digest("train", network, training, validation, recipe, objective, seed, where, teacher=taught)
+        file = Checkpoint(checkpoint, checkpoint_every, digest)
     devices = [where] if where.type == "cuda" else []
     with torch.random.fork_rng(devices=devices, device_type="cuda"):
         torch.manual_seed(seed)
         module = to_torch(network, seed=seed).to(where)
-        run = Run(module, network.name, recipe, objective, Data.on(training, where), seed)
+        run = Run(module, network.name, recipe, objective, Data.on(training, where, recipe.layout), seed)
         run.teacher = None if taught is None else to_torch(taught).to(where).eval()
-        held_out = None if validation is None else Data.on(validation, where)
-        history: list[EpochReport] = []
-        best: tuple[Evaluation, Tensor] | None = None
-        best_epoch = 0
-        for epoch in range(1, recipe.epochs + 1):
-            loss = run.epoch(epoch)
-            found: Evaluation | None = None
-            wanted = on_epoch is not None or recipe.early_stop > 0 or epoch == recipe.epochs
-            if held_out is not None and wanted:
-                found = judge(run.judged.eval(), held_out, objective, run.autocast())
-                known = -1.0 if best is None else best[0].accuracy
-                if found.accuracy > known:
-                    best_epoch = epoch
-                if found.accuracy >= known or not recipe.early_stop:
-                    best = found, run.judged_state.values.clone()
-            if found is None:
-                history.append(EpochReport(epoch, loss, run.learning_rate, None))
-            else:
-                history.append(EpochReport(epoch, loss, run.learning_rate, found.accuracy, found.metrics))
-            if on_epoch is not None:
-                on_epoch(history[-1])
-            if held_out is not None and recipe.early_stop and epoch - best_epoch >= recipe.early_stop:
-                break
-        if best is not None:
-            run.judged_state.values.copy_(best[1])
+        held_out = None if validation is None else Data.on(validation, where, recipe.layout)
+        with run.kept_in(file):
+            for epoch in run.epochs():
+                loss = run.epoch(epoch)
+                found: Evaluation | None = None
+                wanted = on_epoch is not None or recipe.early_stop > 0 or epoch == recipe.epochs
+                if held_out is not None and wanted:
+                    found = judge(run.judged.eval(), held_out, objective, run.autocast())
+                    known = -1.0 if run.best is None else run.best[0].accuracy
+                    if found.accuracy > known:
+                        run.best_epoch = epoch
+                    if found.accuracy >= known or not recipe.early_stop:
+                        run.best = found, run.judged_state.values.clone()
+                run.report(epoch, loss, found, on_epoch)
+                if held_out is not None and recipe.early_stop and epoch - run.best_epoch >= recipe.early_stop:
+                    break
+        if run.best is not None:
+            run.judged_state.values.copy_(run.best[1])
     trained = Network(network.graph, weights_of(run.judged))
-    if best is None:
-        return Training(trained, tuple(history), None)
-    return Training(trained, tuple(history), best[0].accuracy, best[0].metrics)
+    if run.best is None:
+        return Training(trained, tuple(run.history), None)
+    return Training(trained, tuple(run.history), run.best[0].accuracy, run.best[0].metrics)
+
+
+def examples_of(training: Examples, recipe: Recipe, seed: int) -> Examples:
+    """Returns the training examples that a recipe trains on."""
+    return training.sample(recipe.examples, seed) if 0 < recipe.examples < len(training) else training
 
 
 def _teacher(network: Network, teacher: Network | None, recipe: Recipe) -> Network | None:
@@ -203,9 +218,10 @@ class Data:
     inputs: Tensor
     labels: Tensor
     normalization: tuple[Tensor, Tensor] | None
+    layout: str = "nchw"
 
     @classmethod
-    def on(cls, examples: Examples, device: torch.device) -> Data:
+    def on(cls, examples: Examples, device: torch.device, layout: str = "nchw") -> Data:
         normalization = None
         if examples.normalization is not None:
             shape = (-1,) + (1,) * (examples.inputs.ndim - 2)
@@ -215,18 +231,28 @@ class Data:
             )
             normalization = mean, deviation
         inputs, labels = (torch.as_tensor(array, device=device) for array in (examples.inputs, examples.labels))
-        return cls(inputs, labels, normalization)
+        return cls(inputs, labels, normalization, layout)
 
     def normalized(self, inputs: Tensor) -> Tensor:
-        """Returns some of the inputs as networks take them."""
+        """Returns some of the inputs as networks take them, but for their layout."""
         if self.normalization is None:
             return inputs
         mean, deviation = self.normalization
         return inputs.float().sub_(mean).div_(deviation)
 
+    def laid_out(self, inputs: Tensor) -> Tensor:
+        """Returns a batch as it is to lie in memory."""
+        if self.layout == "nhwc" and inputs.ndim == 4:
+            return inputs.contiguous(memory_format=torch.channels_last)
+        return inputs
+
 
 class Run(Generic[ModuleT]):
-    """A training under way: the module, its optimizer, its moving average, and its random streams."""
+    """A training under way: the module, its optimizer, its moving average, its random streams, and what it gave so far.
+
+    `history` has the epochs that are over; `best` is the best evaluation, with the state it was of, and `best_epoch`
+    the first epoch that was as good.
+    """
 
     def __init__(self, module: ModuleT, name: str, recipe: Recipe, objective: Objective, data: Data, seed: int) -> None:
         """Prepares the training of a module; `name` is what messages call it."""
@@ -237,6 +263,13 @@ class Run(Generic[ModuleT]):
         self.objective = objective
         self.data = data
         self.learning_rate = 0.0
+        self.history: list[EpochReport] = []
+        self.best: tuple[Evaluation, Tensor] | None = None
+        self.best_epoch = 0
+        self._file: Checkpoint | None = None
+        self._order: Tensor | None = None
+        self._total = torch.zeros((), device=data.inputs.device)
+        self._done = 0
         self._random = torch.Generator().manual_seed(seed)
         self._step = 0
         self._steps = recipe.epochs * len(self._bounds())
@@ -260,13 +293,85 @@ class Run(Generic[ModuleT]):
         bounds = [(start, min(start + size, count)) for start in range(0, count, size)]
         return bounds[:-1] if len(bounds) > 1 and bounds[-1][1] - bounds[-1][0] == 1 else bounds
 
-    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+    @contextmanager
+    def kept_in(self, file: Checkpoint | None) -> Iterator[None]:
+        """Goes on from a checkpoint where there is one, keeps it inside the `with`, and removes it at the end."""
+        state = None if file is None else file.load()
+        if state is not None:
+            self.restore(state)
+        self._file = file
+        try:
+            yield
+        except TrainingError:
+            if file is not None:
+                file.remove()  # what diverged once would diverge again
+            raise
+        if file is not None:
+            file.remove()
+
+    def epochs(self) -> Iterator[int]:
+        """Yields the epochs that are not over; one of them may have begun before."""
+        for number in range(len(self.history) + 1, self.recipe.epochs + 1):
+            self._keep()
+            yield number
+
+    def report(
+        self, epoch: int, loss: float, found: Evaluation | None, on_epoch: Callable[[EpochReport], None] | None
+    ) -> None:
+        """Adds an epoch to the history and tells it to who listens."""
+        if found is None:
+            self.history.append(EpochReport(epoch, loss, self.learning_rate, None))
+        else:
+            self.history.append(EpochReport(epoch, loss, self.learning_rate, found.accuracy, found.metrics))
+        if on_epoch is not None:
+            on_epoch(self.history[-1])
+
+    def _keep(self) -> None:
+        if self._file is not None and self._step:
+            self._file.save(self.snapshot)
+
+    def snapshot(self) -> State:
+        """Returns all that a training goes on from, as it is, not copied; between epochs there is no order."""
+        return {
+            "values": self.state.values,
+            "judged": self.judged_state.values,
+            "optimizer": self._optimizer.state(),
+            "step": self._step,
+            "learning_rate": self.learning_rate,
+            "order": self._order,
+            "total": self._total,
+            "done": self._done,
+            "random": self._random.get_state(),
+            "random_states": random_states(self.data.inputs.device),
+            "history": [asdict(report) for report in self.history],
+            "best": None if self.best is None else (asdict(self.best[0]), self.best[1]),
+            "best_epoch": self.best_epoch,
+        }
+
+    def restore(self, state: State) -> None:
+        """Goes on from what `snapshot` returned."""
+        device = self.data.inputs.device
+        self.state.values.copy_(state["values"])
+        self.judged_state.values.copy_(state["judged"])
+        self._optimizer.restore(state["optimizer"])
+        self._step, self.learning_rate = state["step"], state["learning_rate"]
+        self._order = None if state["order"] is None else state["order"].to(device)
+        self._total, self._done = state["total"].to(device), state["done"]
+        self._random.set_state(state["random"])
+        restore_random_states(state["random_states"], device)
+        self.history = [EpochReport(**report) for report in state["history"]]
+        if state["best"] is not None:
+            evaluation, values = state["best"]
+            self.best = Evaluation(**evaluation), values.to(device)
+        self.best_epoch = state["best_epoch"]
+
+    def _batches(self, order: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields the batches of an epoch that are not done."""
         inputs, labels = self.data.inputs, self.data.labels
-        order = torch.randperm(len(labels), generator=self._random).to(labels.device)
         bounds = self._bounds()
         per_example = inputs[0].numel()
         at_once = max(1, CHUNK_ELEMENTS // max(1, per_example * self.recipe.batch_size))
-        for first in range(0, len(bounds), at_once):
+        for first in range(self._done, len(bounds), at_once):
             part = bounds[first : first + at_once]
             start, stop = part[0][0], part[-1][1]
             chosen = order[start:stop]
@@ -275,21 +380,28 @@ class Run(Generic[ModuleT]):
                 images, targets, self.recipe.augmentation, self._random, outside=self.objective.outside
             )
             for begin, end in part:
-                yield images[begin - start : end - start], targets[begin - start : end - start]
+                part_of = slice(begin - start, end - start)
+                yield self.data.laid_out(images[part_of]), targets[part_of]
+            # Only here: within a part, batches to come have been augmented, and their random numbers are drawn.
+            self._keep()
 
     def epoch(self, number: int) -> float:
-        """Trains for one epoch and returns the mean loss."""
+        """Trains for one epoch, or for the rest of one that a checkpoint holds, and returns the mean loss."""
         self.module.train()
-        total = torch.zeros((), device=self.data.inputs.device)
-        batches = 0
-        for inputs, labels in self._batches():
+        if self._order is None:
+            order = torch.randperm(len(self.data.labels), generator=self._random)
+            self._order = order.to(self.data.inputs.device)
+            self._total.zero_()
+            self._done = 0
+        for inputs, labels in self._batches(self._order):
             self.learning_rate = _one_cycle(self._step, self._steps, self.recipe)
-            total += self.backward(inputs, labels)
+            self._total += self.backward(inputs, labels)
             self._optimizer.step(self.learning_rate)
             self._step += 1
             self._average()
-            batches += 1
-        mean = float(total) / batches
+            self._done += 1
+        self._order = None
+        mean = float(self._total) / self._done
         if not math.isfinite(mean):
             raise TrainingError(
                 f"the training loss of @{self.name} became {mean} in epoch {number}",
@@ -354,8 +466,8 @@ def judge(
         size = max(1, min(size, EVALUATED_ELEMENTS // max(1, data.inputs[0].numel())))
     with autocast:
         for inputs, labels in zip(torch.split(data.inputs, size), torch.split(data.labels, size), strict=True):
-            meter.update(module(data.normalized(inputs)), labels)
-    metrics = dict(meter.metrics())
+            meter.update(module(data.laid_out(data.normalized(inputs))), labels)
+    metrics = {name: float(value) for name, value in meter.metrics().items()}  # a checkpoint takes none of NumPy's
     return Evaluation(metrics[objective.metric], meter.loss, len(data.labels), metrics)
 
 
