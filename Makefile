@@ -9,6 +9,7 @@ CHECK_ARGS ?=
 BENCH_ARGS ?=
 DATA ?= $(GENSYNTH_DATA)
 SECTIONS ?=
+STAGES ?=
 export PYTHON VENV
 
 SHELL := bash
@@ -21,10 +22,10 @@ INSTALLED_FROM := pyproject.toml setup.py requirements.lock Makefile .ci/install
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow lint format types layers packages docs bench bench-quick bench-compile bench-cost bench-search bench-search-digits devices check-targets check-gpu results lock ci clean
+.PHONY: help demo test test-slow lint format types layers packages docs bench bench-quick bench-compile bench-cost bench-search bench-search-digits results-cifar10 results-camvid results-persons devices check-targets check-gpu results results-tables lock ci clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-19s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-19s %s\n", $$1, $$2}' Makefile
 	@echo "  with PYTHON=$(PYTHON) VENV=$(VENV) WORKERS=$(WORKERS) PYTEST_ARGS='$(PYTEST_ARGS)'"
 
 demo: $(DEMO) ## learn a generator on the digits task, from nothing to runs/demo
@@ -104,12 +105,32 @@ bench-search-digits: $(DEV) ## compare searches on digits, every evaluation a tr
 	$(BIN)/python bench/search_digits.py --processes $(WORKERS) --json docs/results/search_digits.json $(BENCH_ARGS)
 	$(BIN)/python bench/results.py
 
+# The three experiments: STAGES picks, BENCH_ARGS='--quick' tries every step in minutes, '--form full --device cuda' is for a
+# GPU. Each goes on where it was cut off.
+results-cifar10: $(DEV) ## CIFAR-10: baselines, synthesis, FermiNets, by one recipe, DATA=FOLDER (hours)
+	$(call experiment,cifar10,$(DATA))
+
+results-camvid: $(DEV) ## CamVid: RefineNet and its FermiNets, DATA=FOLDER that holds CamVid/ (an hour)
+	$(call experiment,camvid,$(DATA)/CamVid)
+
+results-persons: $(DEV) ## persons: DetectNet and its FermiNets, DATA=FOLDER that holds persons/ (an hour)
+	$(call experiment,persons,$(DATA)/persons)
+
+define experiment
+@test -n "$(DATA)" || { echo "results-$1 wants the folder of the data: make results-$1 DATA=FOLDER" >&2; exit 2; }
+$(BIN)/python bench/experiment.py bench/experiments/$1.toml --data $2 $(if $(STAGES),--stages $(STAGES)) $(BENCH_ARGS) \
+	$(if $(findstring --quick,$(BENCH_ARGS)),,--json docs/results/experiment-$1.json)
+$(BIN)/python bench/results.py
+endef
+
 devices: $(DEV) ## calibrate the devices that ship anew, DATA=FOLDER (a few minutes)
 	@test -n "$(DATA)" || { echo "devices wants the folder of the measurements: make devices DATA=FOLDER" >&2; exit 2; }
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python bench/cost_devices.py --data $(DATA)
 
-results: $(DEV) ## write docs/results.md anew from the stored figures
+results: $(DEV) ## write docs/results.md and its plots anew from the stored figures
 	$(BIN)/python bench/results.py
+
+results-tables: results ## the same as results
 
 lock: ## renew requirements.lock (torch stays: to change it, edit its line and run this)
 	rm -rf build/lock

@@ -1,4 +1,4 @@
-"""Writes docs/results.md from the figures that the other benchmarks stored in docs/results/*.json.
+"""Writes docs/results.md, and its plots, from the figures that the other benchmarks stored in docs/results/*.json.
 
 python bench/results.py
 """
@@ -6,6 +6,7 @@ python bench/results.py
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
@@ -13,8 +14,12 @@ from typing import Any
 
 from compile_figures import Figure, kernel_figures, speed_figures
 from cost_figures import cost_figures
+from experiment_figures import experiment_about, experiment_figures
+from experiment_plot import experiment_plot
 from search_figures import ABOUT, ABOUT_FAMILIES, digits_figure, overhead_figure, search_figures
 from sharing_figures import sharing_figure
+
+from gensynth.ir import GenSynthError
 
 FOLDER = Path("docs/results")
 
@@ -328,6 +333,20 @@ def search(found: dict[str, dict[str, Any]]) -> str:
     return "\n\n".join([f"{about} {ABOUT} {ABOUT_FAMILIES}", figures(search_figures(found))])
 
 
+def experiment(found: dict[str, Any]) -> str:
+    """One task: hand-made networks and FermiNets by the same recipe; draws the plot beside the stored figures."""
+    plot = FOLDER / f"experiment-{found['task']}.svg"
+    parts = [experiment_about(found)]
+    if experiment_plot(found, plot):
+        title = found.get("title") or found["task"]
+        parts.append(f"![Accuracy over MACs and over parameters, {title}](results/{plot.name})")
+    return "\n\n".join([*filter(None, parts), figures(experiment_figures(found))])
+
+
+EXPERIMENT = (
+    "python bench/experiment.py bench/experiments/{name}.toml --data FOLDER --json docs/results/experiment-{name}.json"
+)
+
 SECTIONS = (
     (
         "demo",
@@ -386,6 +405,14 @@ SECTIONS = (
         "`python bench/sharing.py --json docs/results/sharing.json`",
         lambda found: figures([sharing_figure(found)]),
     ),
+    *(
+        (f"experiment-{name}", title, f"`{EXPERIMENT.format(name=name)}`", experiment)
+        for name, title in (
+            ("cifar10", "16. Classification: CIFAR-10"),
+            ("camvid", "17. Segmentation: CamVid"),
+            ("persons", "18. Detection: persons"),
+        )
+    ),
 )
 
 HEAD = """# Results
@@ -405,15 +432,20 @@ def stored(name: str) -> Any:
     return json.loads(path.read_text()) if path.exists() else None
 
 
-def main() -> None:
-    """Writes the page; a section whose figures are not there is left out."""
+def main() -> int:
+    """Writes the page and the plots; a section whose figures are not there is left out."""
     parts = [HEAD]
-    for name, title, command, render in SECTIONS:
-        found = stored(name)
-        if found:
-            parts += [f"## {title}\n", f"{command}\n", render(found) + "\n"]
+    try:
+        for name, title, command, render in SECTIONS:
+            found = stored(name)
+            if found:
+                parts += [f"## {title}\n", f"{command}\n", render(found) + "\n"]
+    except GenSynthError as error:
+        print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
+        return 2
     Path("docs/results.md").write_text("\n".join(parts))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -111,6 +111,11 @@ class Store:
         ).fetchone()[0]
         return float(found)
 
+    def time(self, key: str) -> float:
+        """Returns the seconds that an evaluation took, 0 where it has not been done."""
+        row = self._connection.execute("SELECT seconds FROM timings WHERE key = ?", (key,)).fetchone()
+        return 0.0 if row is None else float(row[0])
+
     def close(self) -> None:
         """Closes the file."""
         self._connection.close()

@@ -1,0 +1,483 @@
+"""An experiment: hand-made networks, a synthesis, and its FermiNets at several operating points, by one recipe.
+
+python bench/experiment.py bench/experiments/cifar10.toml --data FOLDER [--out runs/results-cifar10] [--form quick]
+    [--stages baselines,synthesis,points,family,sharing,test,artifact] [--device cuda] [--processes N] [--json OUT]
+
+Every stage leaves its evaluations in a store below --out, so a run that was cut off goes on where it was, and stages
+can be run one by one; `baselines` can run beside the others. What has been measured so far is written to --json at the
+end. docs/experiments.md tells more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from experiment_file import Experiment, load_experiment
+from harness import machine
+from sharing import tau
+
+import gensynth as gs
+from gensynth.backends.torch.recipe import Recipe
+from gensynth.cli.output import progress
+from gensynth.ir import (
+    GenSynthError,
+    Graph,
+    Network,
+    UsageError,
+    architecture_hash,
+    load_network,
+    load_weights,
+    parse,
+    save_network,
+    to_text,
+    write_atomically,
+)
+from gensynth.passes.cost import cost_model, totals
+from gensynth.synth.evaluation import Job
+from gensynth.synth.exploration import Explorer
+from gensynth.synth.generator import Generator
+from gensynth.synth.progress import Progress
+from gensynth.synth.run_directory import locked
+from gensynth.synth.summary import summary_row
+from gensynth.synth.synthesis import Synthesis
+
+Row = dict[str, Any]
+Prepared = tuple[Job, str, dict[str, object]]
+
+STAGES = ("baselines", "synthesis", "points", "family", "sharing", "test", "artifact")
+
+POOL = 256
+"""An operating point is chosen among so many seeds, from 0 on."""
+
+FAMILY_SEEDS = 1_000
+"""The family has seeds from here on: none took part in learning or in an operating point."""
+
+SHARING_SEEDS = 10_000
+"""Networks whose shared and stand-alone accuracies are compared have seeds from here on."""
+
+
+class Run:
+    """One run of an experiment: its stages, each of which leaves what it found in the folder `figures`."""
+
+    def __init__(
+        self, experiment: Experiment, out: Path, listener: Progress, *, processes: int | None, device: str
+    ) -> None:
+        """Opens the run directory.
+
+        Raises:
+            UsageError: it holds a run of another experiment.
+        """
+        self.experiment = experiment
+        self.out = out
+        self.listener = listener
+        self.config = replace(experiment.config, processes=processes, device=device)
+        (out / "figures").mkdir(parents=True, exist_ok=True)
+        kept = out / "experiment.txt"
+        if kept.exists() and kept.read_text(encoding="utf-8") != experiment.source:
+            raise UsageError(f"{out} holds a run of another experiment", hint=f"see {kept}, or choose another --out")
+        write_atomically(kept, experiment.source.encode())
+
+    # What stages share.
+
+    def figures(self, name: str) -> Path:
+        """Returns the file of what a stage found."""
+        return self.out / "figures" / f"{name}.json"
+
+    def keep(self, name: str, found: object) -> None:
+        """Keeps what a stage found."""
+        write_atomically(self.figures(name), (json.dumps(found, indent=2) + "\n").encode())
+
+    def kept(self, name: str) -> Any:
+        """Returns what a stage found, None where it has not been run."""
+        return json.loads(self.figures(name).read_text()) if self.figures(name).exists() else None
+
+    @contextmanager
+    def synthesis(self, folder: str, learning_rate: float | None = None) -> Iterator[Synthesis]:
+        """Opens a folder of the run; `learning_rate` is that of its full trainings."""
+        config, place = self.config, self.out / folder
+        if learning_rate is not None:
+            config = replace(config, training=replace(config.training, learning_rate=learning_rate))
+        with locked(place):
+            opened = Synthesis(config, place, progress=self.listener)
+            try:
+                yield opened
+            finally:
+                opened.executor.close()
+                opened.store.close()
+
+    @contextmanager
+    def learned(self, *, again: bool = False) -> Iterator[Synthesis]:
+        """Opens the folder of a synthesis that has learned its generator.
+
+        With `again` its inquisitor is shown once more what it saw: the learning is repeated from the store.
+        """
+        found = self.kept("synthesis")
+        if found is None:
+            raise UsageError(f"{self.out} has no learned generator yet", hint="run the stage 'synthesis' first")
+        with self.synthesis("synthesis", found["rows"][0]["learning_rate"]) as synthesis:
+            if again:
+                trained, _ = synthesis.prepare()
+                synthesis.learn(synthesis.open(trained))
+            yield synthesis
+
+    def hand_made(self, name: str, arguments: Mapping[str, Any], synthesis: Synthesis) -> Network:
+        """Returns a hand-made network for the task, without weights."""
+        task = synthesis.task
+        return gs.prototype(name, **{"image": task.image, "classes": task.classes, **arguments})
+
+    def job(
+        self, synthesis: Synthesis, network: Network, recipe: Recipe | None, what: Row, saved: Path | None = None
+    ) -> Prepared:
+        """Returns the job of training a network by a recipe, or of judging its weights as they are without one.
+
+        Weights that are saved are those of a full training. Where the recipe distils, the prototype teaches.
+        """
+        job = Job(
+            "search" if saved is None else "final",
+            to_text(network.graph),
+            synthesis.reference,
+            self.config.search.seed,
+            recipe,
+            network.weights,
+            None if saved is None else str(saved),
+            device=self.config.device,
+            teacher=str(synthesis.out / "prototype.gsir") if recipe is not None and recipe.distillation else None,
+        )
+        return job, architecture_hash(network.graph), what
+
+    def sweep(self, synthesis: Synthesis, networks: Mapping[str, Network]) -> dict[str, float]:
+        """Returns the learning rate at which each network does best on validation data after a short training."""
+        settings = self.experiment.sweep
+        cases = [(name, rate) for name in networks for rate in settings.learning_rates]
+        jobs = []
+        for name, rate in cases:
+            recipe = replace(
+                self.config.training,
+                epochs=settings.epochs,
+                examples=settings.examples,
+                learning_rate=rate,
+                distillation=0.0,
+            )
+            jobs.append(self.job(synthesis, networks[name], recipe, {"what": "sweep", "learning_rate": rate}))
+        results = synthesis.evaluate(jobs, "learning rates")
+        rows = [
+            {"name": name, "learning_rate": rate, "accuracy": result["accuracy"]}
+            for (name, rate), result in zip(cases, results, strict=True)
+        ]
+        self.keep(f"sweep-{synthesis.out.name}", rows)
+        best = {name: max((row for row in rows if row["name"] == name), key=_accuracy) for name in networks}
+        return {name: float(row["learning_rate"]) for name, row in best.items()}  # type: ignore[arg-type]
+
+    def trained(self, synthesis: Synthesis, jobs: Sequence[Prepared], rows: Sequence[Row], what: str) -> list[Row]:
+        """Runs full trainings and returns their rows, with what is known before the test; networks are saved."""
+        done = []
+        for (job, _, _), row, result in zip(jobs, rows, synthesis.evaluate(jobs, what), strict=True):
+            if "error" in result:
+                raise GenSynthError(f"{row['name']}: {result['error']}", hint="lower the learning rates of the sweep")
+            assert job.saved is not None and job.recipe is not None
+            graph = parse(job.text)
+            path = synthesis.out / "networks" / f"{Path(job.saved).stem}.gsir"
+            path.parent.mkdir(exist_ok=True)
+            save_network(Network(graph, load_weights(job.saved, graph)), path)
+            done.append(
+                {
+                    **row,
+                    "learning_rate": job.recipe.learning_rate,
+                    "validation_accuracy": result["accuracy"],
+                    "seconds": synthesis.store.time(job.key),
+                    "path": str(path.relative_to(self.out)),
+                }
+            )
+        return done
+
+    # Stages.
+
+    def baselines(self) -> None:
+        """Trains the hand-made networks that the FermiNets are compared with."""
+        with self.synthesis("baselines") as synthesis:
+            chosen = self.experiment.baselines
+            networks = {item.label: self.hand_made(item.name, item.arguments, synthesis) for item in chosen}
+            rates = self.sweep(synthesis, networks)
+            jobs, rows = [], []
+            for number, (label, network) in enumerate(networks.items()):
+                recipe = replace(self.config.training, learning_rate=rates[label], distillation=0.0)
+                saved = synthesis.out / "weights" / f"{chosen[number].name}-{number}.safetensors"
+                jobs.append(self.job(synthesis, network, recipe, {"what": label}, saved))
+                rows.append({"name": label, "kind": "baseline", "point": None})
+            self.keep("baselines", {"rows": self.trained(synthesis, jobs, rows, "baselines")})
+
+    def learn(self) -> None:
+        """Trains the prototype, trains all networks of the generator together, and learns the generator."""
+        assert self.config.prototype is not None
+        label = self.experiment.prototype_label
+        with self.synthesis("sweep") as aside:
+            start = self.hand_made(self.config.prototype, self.config.prototype_arguments, aside)
+            rate = self.sweep(aside, {label: start})[label]
+        with self.synthesis("synthesis", rate) as synthesis:
+            trained, accuracy = synthesis.prepare()
+            synthesis.learn(synthesis.open(trained))
+            spent = {"prototype": 0.0, "shared": 0.0, "probes": 0.0, "judging": 0.0}
+            for key, kind, _, detail, _ in synthesis.store.rows():
+                what = str(detail.get("what", {"probe": "probes", "search": "judging"}.get(kind)))
+                if what in spent:
+                    spent[what] += synthesis.store.time(key)
+            row = {
+                "name": label,
+                "kind": "prototype",
+                "point": None,
+                "learning_rate": rate,
+                "validation_accuracy": accuracy,
+                "seconds": spent["prototype"],
+                "path": "synthesis/prototype.gsir",
+            }
+            self.keep("synthesis", {"rows": [row], "seconds": spent})
+
+    def points(self) -> None:
+        """Chooses and trains the network of each operating point."""
+        with self.learned(again=True) as synthesis:
+            jobs, rows = [], []
+            for point, requirements in self.experiment.points.items():
+                network, seed = self.best_under(synthesis, requirements, point)
+                jobs.append(synthesis.train_fully(network, f"point-{point}", {"what": "point", "point": point}))
+                rows.append({"name": f"FermiNet {point}", "kind": "ferminet", "point": point, "seed": seed})
+            self.keep("points", {"rows": self.trained(synthesis, jobs, rows, "FermiNets")})
+
+    def best_under(self, synthesis: Synthesis, requirements: tuple[str, ...], point: str) -> tuple[Network, int]:
+        """Returns the network that promises most among the seeds of the generator under requirements, and its seed.
+
+        Those that the inquisitor believes in most are judged on validation data with their slices of shared weights.
+        """
+        generator = generator_under(synthesis, requirements)
+        explorer = Explorer(synthesis.inquisitor, synthesis.config.search)
+        synthesis.inquisitor.look_at(generator.graph)
+        distinct = generator.distinct(range(POOL))
+        ranked = synthesis.inquisitor.rank([explorer.candidate(generator, decided) for decided in distinct])
+        likely = [explorer.origin(item) for item in ranked[: self.experiment.judged]]
+        networks = [Network(origin.decided.graph, origin.weights()) for origin in likely]
+        jobs = [self.job(synthesis, network, None, {"what": "choice", "point": point}) for network in networks]
+        results = synthesis.evaluate(jobs, f"point {point}")
+        best = max(range(len(networks)), key=lambda index: _accuracy(results[index]))
+        return networks[best], likely[best].decided.seed
+
+    def family(self) -> None:
+        """Trains the networks of fresh seeds shortly, from the weights they inherit."""
+        short = self.experiment.family
+        with self.learned() as synthesis:
+            generator = generator_under(synthesis, self.experiment.points[self.experiment.family_point])
+            recipe = replace(synthesis.config.training, epochs=short.epochs, examples=short.examples)
+            seeds = range(FAMILY_SEEDS, FAMILY_SEEDS + short.networks)
+            networks = [generator.generate(seed) for seed in seeds]
+            jobs = [self.job(synthesis, network, recipe, {"what": "family"}) for network in networks]
+            rows = [
+                {
+                    "seed": seed,
+                    **counts(network.graph),
+                    "accuracy": result["accuracy"],
+                    "feasible": generator.materializer.violation(totals(network.graph)) == 0.0,
+                }
+                for seed, network, result in zip(seeds, networks, synthesis.evaluate(jobs, "family"), strict=True)
+            ]
+        self.keep("family", {"point": self.experiment.family_point, "recipe": words(recipe), "networks": rows})
+
+    def sharing(self) -> None:
+        """Judges random networks twice: with their slices of shared weights, and trained by themselves from nothing."""
+        short = self.experiment.sharing
+        with self.learned() as synthesis:
+            opened = Generator.load(synthesis.out / "generators" / "000.gsir")
+            recipe = replace(synthesis.config.training, epochs=short.epochs, examples=short.examples, distillation=0.0)
+            seeds = range(SHARING_SEEDS, SHARING_SEEDS + short.networks)
+            decided = [opened.decide(seed, repair=False) for seed in seeds]
+            inherited = [Network(item.graph, opened.weights_for(item)) for item in decided]
+            jobs = [self.job(synthesis, network, None, {"what": "shared weights"}) for network in inherited]
+            with_shared = synthesis.evaluate(jobs, "shared weights")
+            jobs = [self.job(synthesis, Network(item.graph), recipe, {"what": "alone"}) for item in decided]
+            rows = [
+                {"seed": seed, **counts(item.graph), "shared": shared["accuracy"], "alone": alone["accuracy"]}
+                for seed, item, shared, alone in zip(
+                    seeds, decided, with_shared, synthesis.evaluate(jobs, "alone"), strict=True
+                )
+            ]
+        found = {"recipe": words(recipe), "networks": rows, "tau": tau(rows, "shared"), "tau_macs": tau(rows, "macs")}
+        self.keep("sharing", found)
+
+    def rows(self) -> list[Row]:
+        """Returns the rows of all networks that have been fully trained."""
+        return [
+            row for name in ("baselines", "synthesis", "points") for row in (self.kept(name) or {"rows": []})["rows"]
+        ]
+
+    def test(self) -> None:
+        """Reads the test part, once for every network that has been fully trained."""
+        rows = self.rows()
+        model = cost_model(self.experiment.device)
+        with self.synthesis("test") as synthesis:
+            graphs = [load_network(self.out / row["path"]).graph for row in rows]
+            jobs: list[Prepared] = []
+            for row, graph in zip(rows, graphs, strict=True):
+                saved = str((self.out / row["path"]).with_suffix(".safetensors"))
+                recipe = self.config.training  # for its layout
+                job = Job(
+                    "test", to_text(graph), synthesis.reference, 0, recipe, saved=saved, device=self.config.device
+                )
+                jobs.append((job, architecture_hash(graph), {"what": row["name"]}))
+            found = []
+            for row, graph, result in zip(rows, graphs, synthesis.evaluate(jobs, "test"), strict=True):
+                summary = summary_row(
+                    graph,
+                    _accuracy(result),
+                    seed=row.get("seed"),
+                    feasible=True,
+                    path=row["path"],
+                    validation_accuracy=row["validation_accuracy"],
+                    model=model,
+                )
+                found.append({**summary, **row, "metrics": result["metrics"]})
+        self.keep("test", {"rows": found})
+
+    def artifact(self) -> None:
+        """Compiles the most accurate FermiNet for every target, and checks that it computes the same there."""
+        from experiment_artifact import verify_artifact
+
+        found = self.kept("points")
+        if found is None:
+            raise UsageError(f"{self.out} has no FermiNets yet", hint="run the stage 'points' first")
+        best = max(found["rows"], key=lambda row: row["validation_accuracy"])
+        with self.synthesis("test") as synthesis:
+            images = synthesis.task.split("validation").sample(4, 0)
+            inputs = images.inputs if images.normalization is None else images.normalization.apply(images.inputs)
+        rows = verify_artifact(self.out / best["path"], self.out / "artifacts", inputs=inputs)
+        self.keep("artifact", {"name": best["name"], "rows": rows})
+
+    def run(self, stages: Sequence[str]) -> None:
+        """Runs stages, in the order in which they build on each other."""
+        for stage in STAGES:
+            if stage in stages:
+                self.listener.stage(f"stage {stage}")
+                getattr(self, "learn" if stage == "synthesis" else stage)()
+
+    def found(self) -> dict[str, Any]:
+        """Returns everything measured so far."""
+        experiment, training = self.experiment, self.config.training
+        result: dict[str, Any] = {
+            "task": experiment.name,
+            "title": experiment.title,
+            "form": experiment.form,
+            "about": experiment.about,
+            "machine": {**machine(), "device": self.config.device},
+            "recipe": recipe_of(training),
+            "device": experiment.device,
+            "reference": experiment.reference,
+            "published": list(experiment.published),
+            "goals": experiment.goals,
+        }
+        sweeps = [self.kept(name) for name in ("sweep-baselines", "sweep-sweep")]
+        if any(sweeps):
+            settings = experiment.sweep
+            result["sweep"] = {
+                "learning_rates": list(settings.learning_rates),
+                "epochs": settings.epochs,
+                "examples": settings.examples,
+                "found": [row for rows in sweeps if rows for row in rows],
+            }
+        tested = self.kept("test")
+        if tested:
+            result["rows"] = tested["rows"]
+        learned = self.kept("synthesis")
+        if learned:
+            spent = learned["seconds"]
+            total = sum(seconds for name, seconds in spent.items() if name != "prototype")
+            result["cost"] = {
+                "prototype_seconds": spent["prototype"],
+                "shared_seconds": spent["shared"],
+                "search_seconds": total - spent["shared"],
+                "synthesis_seconds": total,
+                "ratio": total / spent["prototype"],
+            }
+        for name in ("family", "sharing", "artifact"):
+            if self.kept(name):
+                result[name] = self.kept(name)
+        return result
+
+
+def generator_under(synthesis: Synthesis, requirements: tuple[str, ...]) -> Generator:
+    """Returns the learned generator of a finished synthesis, held to other requirements."""
+    learned = Generator.load(synthesis.out / "generator.gsir").network
+    return Generator(learned.with_graph(learned.graph.replace(requirements=requirements)))
+
+
+def counts(graph: Graph) -> Row:
+    """Returns what tells a network apart, and its size."""
+    counted = totals(graph)
+    return {"architecture_hash": architecture_hash(graph), "params": counted.params, "macs": counted.macs}
+
+
+def recipe_of(recipe: Recipe) -> Row:
+    """Returns a recipe for JSON."""
+    return {
+        "epochs": recipe.epochs,
+        "batch_size": recipe.batch_size,
+        "optimizer": recipe.optimizer,
+        "weight_decay": recipe.weight_decay,
+        "warmup": recipe.warmup,
+        "label_smoothing": recipe.label_smoothing,
+        "augmentation": [item.name for item in recipe.augmentation],
+        "distillation": recipe.distillation,
+        "examples": recipe.examples,
+    }
+
+
+def words(recipe: Recipe) -> str:
+    """Returns the length of a short training in words."""
+    images = "all images" if not recipe.examples else f"{recipe.examples:,} images"
+    return f"{recipe.epochs} epoch{'s' if recipe.epochs > 1 else ''} of {images}"
+
+
+def _accuracy(row: Mapping[str, object]) -> float:
+    return float(row["accuracy"])  # type: ignore[arg-type]
+
+
+def main() -> int:
+    """Runs stages and writes JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("experiment", type=Path)
+    parser.add_argument("--data", type=Path, help="folder of the data (GENSYNTH_DATA)")
+    parser.add_argument("--out", type=Path, help="run directory (runs/results-NAME)")
+    parser.add_argument("--form", default="cpu", help="cpu, or a form that the file names: quick, full")
+    parser.add_argument("--quick", dest="form", action="store_const", const="quick", help="the same as --form quick")
+    parser.add_argument("--stages", default=",".join(STAGES), help="some of them (all)")
+    parser.add_argument("--processes", type=int, help="worker processes (one for each CPU)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    try:
+        stages = options.stages.split(",")
+        for stage in stages:
+            if stage not in STAGES:
+                raise UsageError(f"there is no stage '{stage}'", hint=f"they are {', '.join(STAGES)}")
+        if options.data is not None:
+            os.environ["GENSYNTH_DATA"] = str(options.data)
+        experiment = load_experiment(options.experiment, options.form)
+        suffix = "" if options.form == "cpu" else f"-{options.form}"
+        out = options.out or Path("runs") / f"results-{experiment.name}{suffix}"
+        with progress() as listener:
+            run = Run(experiment, out, listener, processes=options.processes, device=options.device)
+            run.run(stages)
+    except GenSynthError as error:
+        print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
+        return 2
+    if options.json is not None:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(run.found(), indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

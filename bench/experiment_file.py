@@ -1,0 +1,171 @@
+"""Experiment files: a synthesis, what it is compared with, its operating points, and what it should reach."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from gensynth.backends.torch.recipe import Recipe
+from gensynth.ir import UsageError, nearest
+from gensynth.passes.cost import device_text
+from gensynth.synth.config import Config, load_config
+
+__all__ = ["Baseline", "Experiment", "Sweep", "load_experiment"]
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A hand-made network: what tables call it, and the prototype it is."""
+
+    label: str
+    name: str
+    arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Learning rates tried for each hand-made network, in trainings of so many epochs of so many images."""
+
+    learning_rates: tuple[float, ...]
+    epochs: int
+    examples: int = 0
+
+
+@dataclass(frozen=True)
+class Short:
+    """Many short trainings: of how many networks, how many epochs, of how many images (0: all)."""
+
+    networks: int
+    epochs: int
+    examples: int = 0
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What an experiment file says, in one of its forms; docs/experiments.md has the keys."""
+
+    name: str
+    form: str
+    title: str
+    about: str
+    device: str
+    reference: str
+    prototype_label: str
+    judged: int
+    config: Config
+    sweep: Sweep
+    family: Short
+    family_point: str
+    sharing: Short
+    baselines: tuple[Baseline, ...]
+    points: Mapping[str, tuple[str, ...]]
+    goals: Mapping[str, Any]
+    published: tuple[Mapping[str, Any], ...]
+    source: str
+
+
+_KEYS = {
+    "title",
+    "synthesis",
+    "prototype",
+    "reference",
+    "device",
+    "judged",
+    "about",
+    "sweep",
+    "family",
+    "sharing",
+    "baselines",
+    "points",
+    "goals",
+    "published",
+    "forms",
+}
+
+
+def load_experiment(path: Path, form: str = "cpu") -> Experiment:
+    """Reads an experiment file and the synthesis it names, changed as `forms.FORM` says.
+
+    Raises:
+        UsageError: the file cannot be read, or something in it is wrong or missing.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        found = tomllib.loads(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read {path}: {error}", hint="bench/experiments/ has the experiments") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path} is no TOML: {error}", hint="see https://toml.io") from None
+    for key in found:
+        if key not in _KEYS:
+            raise UsageError(f"{path}: unknown key '{key}'", hint=nearest(key, sorted(_KEYS), what="keys"))
+    forms = found.pop("forms", {})
+    if form != "cpu" and form not in forms:
+        raise UsageError(f"{path} has no form '{form}'", hint=f"its forms are {', '.join(['cpu', *forms])}")
+    changes = dict(forms.get(form, {}))
+    about = changes.pop("about", found["about"]) if form != "cpu" else found["about"]
+    synthesis = path.parent / found["synthesis"]
+    config = _changed(load_config(synthesis), changes, f"{path}: forms.{form}")
+    for key in ("sweep", "family", "sharing", "points", "judged", "baselines", "reference", "prototype"):
+        if key in changes:
+            whole = isinstance(changes[key], dict) and key != "points"
+            found[key] = {**found[key], **changes.pop(key)} if whole else changes.pop(key)
+    if changes:
+        raise UsageError(f"{path}: forms.{form} has the unknown key '{next(iter(changes))}'", hint="see its other keys")
+    try:
+        return Experiment(
+            name=path.stem,
+            form=form,
+            title=found["title"],
+            about=" ".join(about.split()),
+            device=device_text(found["device"]),
+            reference=found["reference"],
+            prototype_label=found["prototype"],
+            judged=found["judged"],
+            config=config,
+            sweep=Sweep(**{**found["sweep"], "learning_rates": tuple(found["sweep"]["learning_rates"])}),
+            family=Short(**{key: value for key, value in found["family"].items() if key != "point"}),
+            family_point=found["family"]["point"],
+            sharing=Short(**found["sharing"]),
+            baselines=tuple(
+                Baseline(item["label"], item["name"], {k: v for k, v in item.items() if k not in ("label", "name")})
+                for item in found.get("baselines", ())
+            ),
+            points={name: tuple(lines) for name, lines in found["points"].items()},
+            goals=found.get("goals", {}),
+            published=tuple(found.get("published", ())),
+            source=_source(found, config),
+        )
+    except (KeyError, TypeError) as error:
+        raise UsageError(f"{path} lacks or misspells a key: {error}", hint="compare bench/experiments/") from None
+
+
+def _source(found: Mapping[str, Any], config: Config) -> str:
+    """Returns everything that decides what a run computes, as text."""
+    decisive = ("sweep", "family", "sharing", "judged", "baselines", "points")
+    lines = [f"{key} = {found.get(key)!r}" for key in decisive]
+    lines += [f"{field.name} = {getattr(config, field.name)!r}" for field in fields(Config) if field.name != "source"]
+    return "\n".join(lines) + "\n"
+
+
+def _changed(config: Config, changes: dict[str, Any], where: str) -> Config:
+    """Returns the synthesis of a form, and takes from `changes` what concerns it."""
+    if "task" in changes:
+        config = replace(config, task_options={**config.task_options, **changes.pop("task")})
+    if "arguments" in changes:
+        config = replace(config, prototype_arguments={**config.prototype_arguments, **changes.pop("arguments")})
+    if "requirements" in changes:
+        config = replace(config, requirements=tuple(changes.pop("requirements")))
+    if "search" in changes:
+        config = replace(config, search=replace(config.search, **changes.pop("search")))
+    for name in ("training", "shared_training"):
+        if name in changes:
+            recipe = getattr(config, name)
+            assert isinstance(recipe, Recipe)
+            mapping = {field.name: getattr(recipe, field.name) for field in fields(Recipe)}
+            changed = Recipe.from_mapping({**mapping, **changes.pop(name)}, where=f"{where}.{name}")
+            config = replace(config, **{name: changed})
+    return config

@@ -1,0 +1,190 @@
+"""Experiments: the file, the stages, and what they leave."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import experiment
+import pytest
+from experiment_file import load_experiment
+
+from gensynth.ir import UsageError
+
+EXPERIMENTS = Path(__file__).parent.parent / "bench" / "experiments"
+SYNTHESIS = """
+requirements = ["macs <= 200K", "params <= 20K"]
+performance = "accuracy"
+
+[task]
+name = "digits"
+
+[prototype]
+name = "resnet"
+depth = 8
+width = 8
+
+[generator]
+passes = ["sort-channels", "offer{rewrite=separate-conv}", "open-width{ratios=[0.25,0.5,1.0]}"]
+
+[search]
+cycles = 1
+networks = 2
+draws = 8
+probes = 4
+stimuli = 8
+
+[training]
+epochs = 3
+optimizer = "adamw"
+distillation = 0.5
+learning_rate = 0.01
+layout = "nhwc"
+
+[shared_training]
+epochs = 1
+optimizer = "adamw"
+learning_rate = 0.01
+"""
+EXPERIMENT = """
+title = "Digits"
+synthesis = "digits-synthesis.toml"
+prototype = "ResNet-8"
+reference = "ResNet-8 (4)"
+device = "tegra-x2-gpu:fp16"
+judged = 2
+about = "Small."
+
+[sweep]
+learning_rates = [0.0001, 0.01]
+epochs = 1
+examples = 256
+
+[[baselines]]
+label = "ResNet-8 (4)"
+name = "resnet"
+depth = 8
+width = 4
+
+[points]
+A = ["params <= 6K"]
+D = ["params <= 3K"]
+
+[family]
+point = "D"
+networks = 3
+epochs = 1
+examples = 128
+
+[sharing]
+networks = 3
+epochs = 1
+examples = 128
+
+[goals]
+against = "reference"
+points.A = { density = 1 }
+
+[forms.quick]
+about = "Smaller."
+training = { epochs = 1 }
+judged = 1
+points = { D = ["params <= 3K"] }
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    (tmp_path / "digits-synthesis.toml").write_text(SYNTHESIS)
+    path = tmp_path / "digits.toml"
+    path.write_text(EXPERIMENT)
+    return path
+
+
+def run(file: Path, *arguments: str) -> int:
+    code = pytest.MonkeyPatch()
+    try:
+        code.setattr(sys, "argv", ["experiment.py", str(file), "--processes", "0", *arguments])
+        return experiment.main()
+    finally:
+        code.undo()
+
+
+def test_forms_change_what_they_name_and_nothing_else(file: Path) -> None:
+    usual, quick = load_experiment(file), load_experiment(file, "quick")
+    assert (usual.config.training.epochs, quick.config.training.epochs) == (3, 1)
+    assert quick.config.training.learning_rate == usual.config.training.learning_rate
+    assert (usual.judged, quick.judged) == (2, 1)
+    assert list(usual.points) == ["A", "D"] and list(quick.points) == ["D"]
+    assert quick.about == "Smaller."
+
+
+@pytest.mark.parametrize("name", ["cifar10", "camvid", "persons"])
+@pytest.mark.parametrize("form", ["cpu", "quick", "full"])
+def test_the_experiments_that_ship_can_be_read(name: str, form: str) -> None:
+    found = load_experiment(EXPERIMENTS / f"{name}.toml", form)
+    assert found.family_point in found.points or form == "quick"
+    labels = [found.prototype_label, *(item.label for item in found.baselines)]
+    assert found.reference in labels
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("judged = 2", "jugded = 2"), "unknown key 'jugded'"),
+        (("judged = 2", "judged ="), "no TOML"),
+        (('title = "Digits"', ""), "'title'"),
+        (("[forms.quick]", "[forms.quick]\nspeed = 3"), "'speed'"),
+    ],
+)
+def test_a_wrong_file_is_told(file: Path, change: tuple[str, str], message: str) -> None:
+    file.write_text(EXPERIMENT.replace(*change))
+    with pytest.raises(UsageError) as caught:
+        load_experiment(file, "quick")
+    assert message in caught.value.message
+
+
+def test_an_unknown_form_or_stage_is_told(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(file, "--form", "huge") == 2
+    assert "its forms are cpu, quick" in capsys.readouterr().err
+    assert run(file, "--stages", "bake") == 2
+    assert "there is no stage 'bake'" in capsys.readouterr().err
+
+
+def test_stages_leave_what_the_page_shows_and_go_on_where_they_were(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, stored = tmp_path / "run", tmp_path / "found.json"
+    common = ("--out", str(out), "--json", str(stored))
+    assert run(file, *common, "--stages", "points") == 2
+    assert "run the stage 'synthesis' first" in capsys.readouterr().err
+
+    assert run(file, *common, "--stages", "baselines,synthesis") == 0
+    partial = json.loads(stored.read_text())
+    assert {row["learning_rate"] for row in partial["sweep"]["found"]} == {0.0001, 0.01}
+    assert partial["cost"]["ratio"] > 0 and "rows" not in partial
+
+    stages = "baselines,synthesis,points,family,sharing,test"
+    assert run(file, *common, "--stages", stages) == 0
+    found = json.loads(stored.read_text())
+    rows = {row["name"]: row for row in found["rows"]}
+    assert list(rows) == ["ResNet-8 (4)", "ResNet-8", "FermiNet A", "FermiNet D"]
+    assert rows["FermiNet D"]["params"] <= 3_000 < 6_000
+    assert rows["FermiNet A"]["params"] <= 6_000
+    for row in rows.values():
+        assert row["netscore"] > 0 and row["energy_mj"] > 0 and 0 < row["accuracy"] <= 100
+    best = max((row for row in found["sweep"]["found"] if row["name"] == "ResNet-8"), key=lambda row: row["accuracy"])
+    assert rows["ResNet-8"]["learning_rate"] == best["learning_rate"]
+    assert rows["FermiNet A"]["learning_rate"] == best["learning_rate"]
+    family = found["family"]["networks"]
+    assert len(family) == 3 and all(item["feasible"] and item["params"] <= 3_000 for item in family)
+    assert {"tau", "low", "high"} <= found["sharing"]["tau"].keys() and len(found["sharing"]["networks"]) == 3
+
+    again = tmp_path / "again.json"
+    assert run(file, "--out", str(out), "--json", str(again), "--stages", stages) == 0
+    assert json.loads(again.read_text()) == found, "everything was found in the stores"
+
+    file.write_text(EXPERIMENT.replace("params <= 3K", "params <= 4K"))
+    assert run(file, *common, "--stages", "test") == 2
+    assert "another experiment" in capsys.readouterr().err
