@@ -36,10 +36,14 @@ __all__ = [
     "KernelUse",
     "RouteSkipped",
     "Trial",
+    "assemble_kernels",
     "build_gpu_artifact",
+    "emulator",
     "find_gpu",
     "launch_faults",
     "on_this_machine",
+    "run_by_program",
+    "run_selftest",
 ]
 
 BOARD_CPU, BOARD_GPU = "tegra-x2-cpu", "tegra-x2-gpu"
@@ -159,7 +163,7 @@ def _by_host(trial: Trial) -> Sequence[tuple[Array, ...]]:
     from .loading import load_artifact
 
     folder = _compile(trial, load_target("host"))
-    found = [_run_program(trial, folder, threads=threads) for threads in (1, 3)]
+    found = [run_by_program(trial, folder, threads=threads) for threads in (1, 3)]
     with load_artifact(folder, threads=2) as artifact:
         outputs = artifact(trial.inputs)
     return [*found, outputs if isinstance(outputs, tuple) else (outputs,)]
@@ -168,11 +172,15 @@ def _by_host(trial: Trial) -> Sequence[tuple[Array, ...]]:
 def _by_emulator(trial: Trial) -> Sequence[tuple[Array, ...]]:
     """Runs the artifact for the board's CPU, on its own architecture's QEMU where this machine has another."""
     command = emulator("cortex-a57")
-    return [_run_program(trial, _compile(trial, load_target(BOARD_CPU)), threads=2, command=command)]
+    return [run_by_program(trial, _compile(trial, load_target(BOARD_CPU)), threads=2, command=command)]
 
 
 def emulator(processor: str) -> tuple[str, ...]:
-    """Returns the command that runs programs for aarch64 on this machine; it is empty where there is no need of one."""
+    """Returns the command that runs programs for aarch64 on this machine; it is empty where there is no need of one.
+
+    Raises:
+        RouteSkipped: there is no emulator.
+    """
     if host_architecture() == "aarch64":
         return ()
     program = next((path for name in ("qemu-aarch64-static", "qemu-aarch64") if (path := shutil.which(name))), None)
@@ -184,13 +192,14 @@ def emulator(processor: str) -> tuple[str, ...]:
     return (program, "-cpu", processor, "-L", str(libraries))
 
 
-def _run_program(
+def run_by_program(
     trial: Trial,
     folder: Path,
     *,
     threads: int | None = None,
     command: tuple[str, ...] = (),
     environment: Mapping[str, str] | None = None,
+    selftest: bool = True,
 ) -> tuple[Array, ...]:
     """Returns what an artifact's program `run` makes of the inputs, after its selftest.
 
@@ -198,7 +207,8 @@ def _run_program(
         GenSynthError: it fails.
     """
     options = [] if threads is None else ["--threads", str(threads)]
-    _run([*command, str(folder / "run"), "--selftest", *options], environment)
+    if selftest:
+        run_selftest(folder, threads=threads, command=command, environment=environment)
     with tempfile.TemporaryDirectory(prefix="gensynth-") as place:
         files = []
         for name, array in trial.inputs.items():
@@ -210,6 +220,22 @@ def _run_program(
             np.fromfile(made / f"{value.name}.bin", "<f4").reshape(value.type.sizes(trial.batch))
             for value in trial.network.graph.outputs
         )
+
+
+def run_selftest(
+    folder: Path,
+    *,
+    threads: int | None = None,
+    command: tuple[str, ...] = (),
+    environment: Mapping[str, str] | None = None,
+) -> None:
+    """Runs the selftest of an artifact's program `run`.
+
+    Raises:
+        GenSynthError: it fails.
+    """
+    options = [] if threads is None else ["--threads", str(threads)]
+    _run([*command, str(folder / "run"), "--selftest", *options], environment)
 
 
 def _run(command: Sequence[str], environment: Mapping[str, str] | None) -> None:
@@ -242,11 +268,23 @@ def _by_launcher(trial: Trial) -> Sequence[tuple[Array, ...]]:
     folder = trial.folder / "launcher"
     build_gpu_artifact(trial.network, folder, batch=trial.batch)
     driver = build_driver(trial.gpu_program("f32")[1], cuda, trial.folder / "driver")
-    return [_run_program(trial, folder, environment={"LD_LIBRARY_PATH": str(driver.parent)})]
+    return [run_by_program(trial, folder, environment={"LD_LIBRARY_PATH": str(driver.parent)})]
 
 
 def _assembled(trial: Trial) -> Sequence[tuple[Array, ...]]:
     """Assembles the kernels of both precisions. It has no outputs, and fails where the board could not run a kernel."""
+    faults = [fault for dtype in load_target(BOARD_GPU).dtypes for fault in assemble_kernels(trial, dtype)]
+    if faults:
+        raise GenSynthError("; ".join(faults))
+    return []
+
+
+def assemble_kernels(trial: Trial, dtype: str) -> list[str]:
+    """Assembles the kernels for the Tegra X2's GPU; returns what would keep it from running them, in words.
+
+    Raises:
+        RouteSkipped: NVRTC or ptxas is not installed.
+    """
     from .cuda import assemble, check_resources, compile_ptx, nvrtc_version, ptxas_path
 
     try:
@@ -257,32 +295,28 @@ def _assembled(trial: Trial) -> Sequence[tuple[Array, ...]]:
     target = load_target(BOARD_GPU)
     cuda = target.cuda
     assert cuda is not None
-    faults: list[str] = []
-    for dtype in target.dtypes:
-        program, source = trial.gpu_program(dtype)
-        assembly = assemble(compile_ptx(source, arch=cuda.arch, ptx_version=cuda.ptx_version), cuda.arch)
-        faults += check_resources(assembly, target)
-        for kernel in program.kernels:
-            used = assembly.kernels.get(kernel.name)
-            if used is None:
-                faults.append(f"ptxas made no {kernel.name} of {dtype}")
-                continue
-            use = KernelUse(
-                kernel.name,
-                kernel.spec.op.name,
-                kernel.template,
-                dtype,
-                int(np.prod(kernel.emitted.grid)),
-                int(np.prod(kernel.emitted.block)),
-                used.registers,
-                used.shared,
-                used.spill_stores + used.spill_loads,
-            )
-            trial.kernels.append(use)
-            faults += launch_faults(use, cuda)
-    if faults:
-        raise GenSynthError("; ".join(faults))
-    return []
+    program, source = trial.gpu_program(dtype)
+    assembly = assemble(compile_ptx(source, arch=cuda.arch, ptx_version=cuda.ptx_version), cuda.arch)
+    faults = list(check_resources(assembly, target))
+    for kernel in program.kernels:
+        used = assembly.kernels.get(kernel.name)
+        if used is None:
+            faults.append(f"ptxas made no {kernel.name} of {dtype}")
+            continue
+        use = KernelUse(
+            kernel.name,
+            kernel.spec.op.name,
+            kernel.template,
+            dtype,
+            int(np.prod(kernel.emitted.grid)),
+            int(np.prod(kernel.emitted.block)),
+            used.registers,
+            used.shared,
+            used.spill_stores + used.spill_loads,
+        )
+        trial.kernels.append(use)
+        faults += launch_faults(use, cuda)
+    return faults
 
 
 def launch_faults(use: KernelUse, cuda: CudaTarget) -> list[str]:
@@ -353,7 +387,7 @@ def _by_gpu(dtype: str) -> Route:
 
         folder = trial.folder / f"gpu-{dtype}"
         build_gpu_artifact(trial.network, folder, batch=trial.batch, dtype=dtype)
-        found = _run_program(trial, folder)
+        found = run_by_program(trial, folder)
         with load_artifact(folder) as artifact:
             outputs = artifact(trial.inputs)
         return [found, outputs if isinstance(outputs, tuple) else (outputs,)]
