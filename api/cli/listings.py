@@ -147,6 +147,13 @@ def _listing(what: str, entries: Callable[[], list[Entry]], column: str = "") ->
     return run
 
 
+def _weights(carried: object) -> str | None:
+    """Returns what a rule does with weights, in words."""
+    if carried is None:
+        return None
+    return "start fresh" if carried == "fresh" else f"carried {carried}"
+
+
 def _tell(entry: Entry) -> None:
     print(f"{entry['name']}\n\n{entry['details']}")
     facts = {
@@ -154,7 +161,7 @@ def _tell(entry: Entry) -> None:
         "operands": ("one or more" if entry["operands"] is None else entry["operands"])
         if "operands" in entry
         else None,
-        "weights": None if entry.get("weights") is None else f"carried {entry['weights']}",
+        "weights": _weights(entry.get("weights")),
         "metric": entry.get("metric"),
     }
     shown = [f"{key}: {value}" for key, value in facts.items() if value is not None]

@@ -155,6 +155,11 @@ class ChannelGroups:
         """The groups by id."""
         return {group.id: group for group in self.groups}
 
+    @cached_property
+    def counted(self) -> frozenset[tuple[str, str]]:
+        """The attributes that count channels, as (node path, attribute), those of no group alone included."""
+        return frozenset((width.path, width.attribute) for width in self._flow.widths)
+
     def of(self, path: str) -> tuple[ChannelGroup, ...]:
         """Returns the groups on the channel axis of a value, in order; `path` is its name behind any prefix.
 

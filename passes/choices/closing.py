@@ -40,13 +40,14 @@ def with_attributes_closed(network: Network, change: Callable[[Network], Network
     changed = change(Network(tag_paths(open_attributes(graph, closed), "", origins), network.weights))
     moved = {node.origin: prefix + node.name for prefix, node in changed.graph.walk() if node.origin in origins}
     result = untag_paths(changed.graph, origins)
-    groups = {(path, name): group for group in channel_groups(result).groups for path, name, _ in group.sources}
+    found = channel_groups(result)
+    groups = {(path, name): group for group in found.groups for path, name, _ in group.sources}
     settled: dict[str, str] = {}
     assignments: dict[str, dict[str, Choice | AttributeValue]] = {}
     for path, attribute, choice in opened:
         now = moved.get(path)
         group = None if now is None else groups.get((now, attribute))
-        if now is not None and group is None:
+        if now is not None and (now, attribute) not in found.counted:
             assignments.setdefault(now, {})[attribute] = choice
         if group is None or group.fixed is not None or settled.setdefault(group.id, choice.id) != choice.id:
             continue

@@ -2,6 +2,7 @@
 
 from .bottleneck_conv import BottleneckConv
 from .bypass_block import BypassBlock
+from .collapse_block import CollapseBlock
 from .factorize_conv import FactorizeConv
 from .fold_batch_norm import FoldBatchNorm
 from .group_conv import GroupConv
@@ -16,6 +17,7 @@ from .squeeze_excite import SqueezeExcite
 __all__ = [
     "BottleneckConv",
     "BypassBlock",
+    "CollapseBlock",
     "FactorizeConv",
     "FoldBatchNorm",
     "GroupConv",

@@ -16,6 +16,7 @@ RULES = (
     "bottleneck-conv",
     "bypass-block",
     "bypass-block{plain=true}",
+    "collapse-block",
     "factorize-conv",
     "fold-batch-norm",
     "group-conv",

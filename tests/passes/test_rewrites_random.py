@@ -13,6 +13,7 @@ from gensynth.passes import Carry, Rule, parse_pipeline
 RULES = (
     "bottleneck-conv",
     "bypass-block{plain=true}",
+    "collapse-block",
     "factorize-conv",
     "fold-batch-norm",
     "group-conv",

@@ -188,6 +188,7 @@ def test_overlapping_spots_go_to_the_first() -> None:
 
 
 BAD_OPTIONS = {
+    "collapse-block{kernel=2}": "kernel must be odd, got 2",
     "group-conv{groups=1}": "groups must be at least 2",
     "bottleneck-conv{ratio=0}": "ratio must lie above 0 and at most 1",
     "low-rank-conv{ratio=1.5}": "ratio must lie above 0 and at most 1",

@@ -278,6 +278,7 @@ def test_rules_say_what_becomes_of_the_function() -> None:
         "separate-conv": Carry.APPROXIMATE,
         "replace-activation{to=relu6}": Carry.APPROXIMATE,
         "bypass-block": Carry.APPROXIMATE,
+        "collapse-block": Carry.FRESH,
     }
     for pipeline, carry in carries.items():
         (rule,) = parse_pipeline(pipeline)

@@ -107,6 +107,7 @@ def test_a_network_of_another_generator_has_no_probability() -> None:
         "replace-activation{to=silu}",
         "squeeze-excite",
         "bypass-block",
+        "collapse-block",
         "scale-width",
         "pool-early",
     ],
