@@ -271,7 +271,7 @@ class Run:
         """Trains the networks of fresh seeds shortly, from the weights they inherit."""
         short = self.experiment.family
         with self.learned() as synthesis:
-            generator = generator_under(synthesis, self.experiment.points[self.experiment.family_point])
+            generator = generator_under(synthesis, self.experiment.family_requirements)
             recipe = replace(synthesis.config.training, epochs=short.epochs, examples=short.examples)
             seeds = range(FAMILY_SEEDS, FAMILY_SEEDS + short.networks)
             networks = [generator.generate(seed) for seed in seeds]
@@ -285,7 +285,8 @@ class Run:
                 }
                 for seed, network, result in zip(seeds, networks, synthesis.evaluate(jobs, "family"), strict=True)
             ]
-        self.keep("family", {"point": self.experiment.family_point, "recipe": words(recipe), "networks": rows})
+        requirements = ", ".join(self.experiment.family_requirements)
+        self.keep("family", {"point": requirements, "recipe": words(recipe), "networks": rows})
 
     def sharing(self) -> None:
         """Judges random networks twice: with their slices of shared weights, and trained by themselves from nothing."""

@@ -58,7 +58,7 @@ class Experiment:
     config: Config
     sweep: Sweep
     family: Short
-    family_point: str
+    family_requirements: tuple[str, ...]
     sharing: Short
     baselines: tuple[Baseline, ...]
     points: Mapping[str, tuple[str, ...]]
@@ -127,8 +127,8 @@ def load_experiment(path: Path, form: str = "cpu") -> Experiment:
             judged=found["judged"],
             config=config,
             sweep=Sweep(**{**found["sweep"], "learning_rates": tuple(found["sweep"]["learning_rates"])}),
-            family=Short(**{key: value for key, value in found["family"].items() if key != "point"}),
-            family_point=found["family"]["point"],
+            family=Short(**{key: value for key, value in found["family"].items() if key != "requirements"}),
+            family_requirements=tuple(found["family"]["requirements"]),
             sharing=Short(**found["sharing"]),
             baselines=tuple(
                 Baseline(item["label"], item["name"], {k: v for k, v in item.items() if k not in ("label", "name")})
