@@ -341,7 +341,8 @@ class Run:
                     model=model,
                 )
                 found.append({**summary, **row, "metrics": result["metrics"]})
-        self.keep("test", {"rows": found})
+            task = synthesis.task
+        self.keep("test", {"metric": task.objective.metric, "image": list(task.image), "rows": found})
 
     def artifact(self) -> None:
         """Compiles the most accurate FermiNet for every target, and checks that it computes the same there."""
@@ -376,6 +377,7 @@ class Run:
             "recipe": recipe_of(training),
             "device": experiment.device,
             "reference": experiment.reference,
+            "baselines": len(experiment.baselines),
             "published": list(experiment.published),
             "goals": experiment.goals,
         }
@@ -390,7 +392,7 @@ class Run:
             }
         tested = self.kept("test")
         if tested:
-            result["rows"] = tested["rows"]
+            result |= tested
         learned = self.kept("synthesis")
         if learned:
             spent = learned["seconds"]

@@ -175,6 +175,8 @@ def _told(holds: bool | None, text: str) -> str:
 def _missing(found: Found, rows: Sequence[Row]) -> list[str]:
     """Returns what has not been measured."""
     kinds = {"baseline": "the baselines", "prototype": "the prototype", "ferminet": "the FermiNets"}
+    if found.get("baselines") == 0:
+        del kinds["baseline"]
     there = {row["kind"] for row in rows}
     missing = [words for kind, words in kinds.items() if kind not in there]
     absent = [point for point in _points(found) if _at(rows, point) is None]
@@ -327,7 +329,7 @@ def _artifact(found: Found) -> Figure | None:
         [
             f"`{target}`",
             _cell(row.get("how") or ""),
-            *_values(row, "difference:.1e", *errors, "tolerance:.0e", "bytes:,"),
+            *_values(row, "difference:.1e", *errors, "tolerance:.0e", "artifact_bytes:,"),
             YES_NO[verdict],
             _cell(row.get("reason") or ""),
         ]

@@ -168,6 +168,7 @@ def test_stages_leave_what_the_page_shows_and_go_on_where_they_were(
     stages = "baselines,synthesis,points,family,sharing,test"
     assert run(file, *common, "--stages", stages) == 0
     found = json.loads(stored.read_text())
+    assert (found["metric"], found["image"]) == ("accuracy", [1, 8, 8])
     rows = {row["name"]: row for row in found["rows"]}
     assert list(rows) == ["ResNet-8 (4)", "ResNet-8", "FermiNet A", "FermiNet D"]
     assert rows["FermiNet D"]["params"] <= 3_000 < 6_000

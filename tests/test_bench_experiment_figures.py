@@ -117,7 +117,7 @@ def found() -> Found:
                     "how": "ran natively",
                     "difference": 3e-7,
                     "tolerance": 1e-4,
-                    "bytes": 131_072,
+                    "artifact_bytes": 131_072,
                     "verified": True,
                     "reason": None,
                 }
