@@ -24,7 +24,6 @@ from experiment_file import Experiment, load_experiment
 from harness import machine
 from sharing import tau
 
-import gensynth as gs
 from gensynth.backends.torch.recipe import Recipe
 from gensynth.cli.output import progress
 from gensynth.ir import (
@@ -100,18 +99,18 @@ class Run:
         return json.loads(self.figures(name).read_text()) if self.figures(name).exists() else None
 
     @contextmanager
-    def synthesis(self, folder: str, learning_rate: float | None = None) -> Iterator[Synthesis]:
+    def opened(self, folder: str, learning_rate: float | None = None) -> Iterator[Synthesis]:
         """Opens a folder of the run; `learning_rate` is that of its full trainings."""
         config, place = self.config, self.out / folder
         if learning_rate is not None:
             config = replace(config, training=replace(config.training, learning_rate=learning_rate))
         with locked(place):
-            opened = Synthesis(config, place, progress=self.listener)
+            synthesis = Synthesis(config, place, progress=self.listener)
             try:
-                yield opened
+                yield synthesis
             finally:
-                opened.executor.close()
-                opened.store.close()
+                synthesis.executor.close()
+                synthesis.store.close()
 
     @contextmanager
     def learned(self, *, again: bool = False) -> Iterator[Synthesis]:
@@ -122,16 +121,11 @@ class Run:
         found = self.kept("synthesis")
         if found is None:
             raise UsageError(f"{self.out} has no learned generator yet", hint="run the stage 'synthesis' first")
-        with self.synthesis("synthesis", found["rows"][0]["learning_rate"]) as synthesis:
+        with self.opened("synthesis", found["rows"][0]["learning_rate"]) as synthesis:
             if again:
                 trained, _ = synthesis.prepare()
                 synthesis.learn(synthesis.open(trained))
             yield synthesis
-
-    def hand_made(self, name: str, arguments: Mapping[str, Any], synthesis: Synthesis) -> Network:
-        """Returns a hand-made network for the task, without weights."""
-        task = synthesis.task
-        return gs.prototype(name, **{"image": task.image, "classes": task.classes, **arguments})
 
     def job(
         self, synthesis: Synthesis, network: Network, recipe: Recipe | None, what: Row, saved: Path | None = None
@@ -202,9 +196,9 @@ class Run:
 
     def baselines(self) -> None:
         """Trains the hand-made networks that the FermiNets are compared with."""
-        with self.synthesis("baselines") as synthesis:
+        with self.opened("baselines") as synthesis:
             chosen = self.experiment.baselines
-            networks = {item.label: self.hand_made(item.name, item.arguments, synthesis) for item in chosen}
+            networks = {item.label: synthesis.start(item.name, item.arguments) for item in chosen}
             rates = self.sweep(synthesis, networks)
             jobs, rows = [], []
             for number, (label, network) in enumerate(networks.items()):
@@ -214,14 +208,14 @@ class Run:
                 rows.append({"name": label, "kind": "baseline", "point": None})
             self.keep("baselines", {"rows": self.trained(synthesis, jobs, rows, "baselines")})
 
-    def learn(self) -> None:
+    def synthesis(self) -> None:
         """Trains the prototype, trains all networks of the generator together, and learns the generator."""
         assert self.config.prototype is not None
         label = self.experiment.prototype_label
-        with self.synthesis("sweep") as aside:
-            start = self.hand_made(self.config.prototype, self.config.prototype_arguments, aside)
+        with self.opened("sweep") as aside:
+            start = aside.start(self.config.prototype, self.config.prototype_arguments)
             rate = self.sweep(aside, {label: start})[label]
-        with self.synthesis("synthesis", rate) as synthesis:
+        with self.opened("synthesis", rate) as synthesis:
             trained, accuracy = synthesis.prepare()
             synthesis.learn(synthesis.open(trained))
             spent = {"prototype": 0.0, "shared": 0.0, "probes": 0.0, "judging": 0.0}
@@ -319,7 +313,7 @@ class Run:
         """Reads the test part, once for every network that has been fully trained."""
         rows = self.rows()
         model = cost_model(self.experiment.device)
-        with self.synthesis("test") as synthesis:
+        with self.opened("test") as synthesis:
             graphs = [load_network(self.out / row["path"]).graph for row in rows]
             jobs: list[Prepared] = []
             for row, graph in zip(rows, graphs, strict=True):
@@ -352,9 +346,8 @@ class Run:
         if found is None:
             raise UsageError(f"{self.out} has no FermiNets yet", hint="run the stage 'points' first")
         best = max(found["rows"], key=lambda row: row["validation_accuracy"])
-        with self.synthesis("test") as synthesis:
-            images = synthesis.task.split("validation").sample(4, 0)
-            inputs = images.inputs if images.normalization is None else images.normalization.apply(images.inputs)
+        with self.opened("test") as synthesis:
+            inputs = synthesis.task.split("validation").sample(4).normalized()
         rows = verify_artifact(self.out / best["path"], self.out / "artifacts", inputs=inputs)
         self.keep("artifact", {"name": best["name"], "rows": rows})
 
@@ -363,7 +356,7 @@ class Run:
         for stage in STAGES:
             if stage in stages:
                 self.listener.stage(f"stage {stage}")
-                getattr(self, "learn" if stage == "synthesis" else stage)()
+                getattr(self, stage)()
 
     def found(self) -> dict[str, Any]:
         """Returns everything measured so far."""
@@ -423,14 +416,10 @@ def counts(graph: Graph) -> Row:
 
 
 def recipe_of(recipe: Recipe) -> Row:
-    """Returns a recipe for JSON."""
+    """Returns what pages tell of a recipe, for JSON."""
+    told = ("epochs", "batch_size", "optimizer", "weight_decay", "warmup", "label_smoothing")
     return {
-        "epochs": recipe.epochs,
-        "batch_size": recipe.batch_size,
-        "optimizer": recipe.optimizer,
-        "weight_decay": recipe.weight_decay,
-        "warmup": recipe.warmup,
-        "label_smoothing": recipe.label_smoothing,
+        **{key: getattr(recipe, key) for key in told},
         "augmentation": [item.name for item in recipe.augmentation],
         "distillation": recipe.distillation,
         "examples": recipe.examples,

@@ -102,45 +102,49 @@ def load_experiment(path: Path, form: str = "cpu") -> Experiment:
     for key in found:
         if key not in _KEYS:
             raise UsageError(f"{path}: unknown key '{key}'", hint=nearest(key, sorted(_KEYS), what="keys"))
+    try:
+        return _experiment(path, form, found)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"{path} lacks or misspells a key: {error}", hint="compare bench/experiments/") from None
+
+
+def _experiment(path: Path, form: str, found: dict[str, Any]) -> Experiment:
+    """Returns an experiment from its tables, which are changed as the form says."""
     forms = found.pop("forms", {})
     if form != "cpu" and form not in forms:
         raise UsageError(f"{path} has no form '{form}'", hint=f"its forms are {', '.join(['cpu', *forms])}")
     changes = dict(forms.get(form, {}))
-    about = changes.pop("about", found["about"]) if form != "cpu" else found["about"]
-    synthesis = path.parent / found["synthesis"]
-    config = _changed(load_config(synthesis), changes, f"{path}: forms.{form}")
-    for key in ("sweep", "family", "sharing", "points", "judged", "baselines", "reference", "prototype"):
+    config = _changed(load_config(path.parent / found["synthesis"]), changes, f"{path}: forms.{form}")
+    for key in ("about", "sweep", "family", "sharing", "points", "judged", "baselines", "reference", "prototype"):
         if key in changes:
-            whole = isinstance(changes[key], dict) and key != "points"
-            found[key] = {**found[key], **changes.pop(key)} if whole else changes.pop(key)
+            merged = isinstance(changes[key], dict) and key != "points"
+            found[key] = {**found[key], **changes.pop(key)} if merged else changes.pop(key)
     if changes:
         raise UsageError(f"{path}: forms.{form} has the unknown key '{next(iter(changes))}'", hint="see its other keys")
-    try:
-        return Experiment(
-            name=path.stem,
-            form=form,
-            title=found["title"],
-            about=" ".join(about.split()),
-            device=device_text(found["device"]),
-            reference=found["reference"],
-            prototype_label=found["prototype"],
-            judged=found["judged"],
-            config=config,
-            sweep=Sweep(**{**found["sweep"], "learning_rates": tuple(found["sweep"]["learning_rates"])}),
-            family=Short(**{key: value for key, value in found["family"].items() if key != "requirements"}),
-            family_requirements=tuple(found["family"]["requirements"]),
-            sharing=Short(**found["sharing"]),
-            baselines=tuple(
-                Baseline(item["label"], item["name"], {k: v for k, v in item.items() if k not in ("label", "name")})
-                for item in found.get("baselines", ())
-            ),
-            points={name: tuple(lines) for name, lines in found["points"].items()},
-            goals=found.get("goals", {}),
-            published=tuple(found.get("published", ())),
-            source=_source(found, config),
-        )
-    except (KeyError, TypeError) as error:
-        raise UsageError(f"{path} lacks or misspells a key: {error}", hint="compare bench/experiments/") from None
+    sweep, family = dict(found["sweep"]), dict(found["family"])
+    return Experiment(
+        name=path.stem,
+        form=form,
+        title=found["title"],
+        about=" ".join(found["about"].split()),
+        device=device_text(found["device"]),
+        reference=found["reference"],
+        prototype_label=found["prototype"],
+        judged=found["judged"],
+        config=config,
+        sweep=Sweep(tuple(sweep.pop("learning_rates")), **sweep),
+        family_requirements=tuple(family.pop("requirements")),
+        family=Short(**family),
+        sharing=Short(**found["sharing"]),
+        baselines=tuple(
+            Baseline(item["label"], item["name"], {k: v for k, v in item.items() if k not in ("label", "name")})
+            for item in found.get("baselines", ())
+        ),
+        points={name: tuple(lines) for name, lines in found["points"].items()},
+        goals=found.get("goals", {}),
+        published=tuple(found.get("published", ())),
+        source=_source(found, config),
+    )
 
 
 def _source(found: Mapping[str, Any], config: Config) -> str:

@@ -12,7 +12,7 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -75,9 +75,9 @@ class Job:
     device: str = "cpu"
     teacher: str | None = None
 
-    @property
+    @cached_property
     def key(self) -> str:
-        """The hash of everything that the result depends on."""
+        """The hash of everything that the result depends on; taken once, since it reads the teacher's weights."""
         recipe = None if self.recipe is None else asdict(self.recipe)
         for name, plain in _LATER_KEYS.items():
             if recipe is not None and recipe[name] == plain:

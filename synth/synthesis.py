@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -202,8 +202,7 @@ class Synthesis:
             assert config.prototype_path is not None
             start = _prototype_of(config.prototype_path)
         else:
-            arguments = dict(config.prototype_arguments)
-            start = prototype(config.prototype, **self._defaults(config.prototype, arguments))  # type: ignore[arg-type]
+            start = self.start(config.prototype, config.prototype_arguments)
         self._check_fits(start)
         self.progress.stage(f"training the prototype @{start.graph.name}")
         job = self.train_fully(start, PROTOTYPE, {"what": "prototype"})
@@ -217,16 +216,14 @@ class Synthesis:
         save_network(trained, self.out / f"{PROTOTYPE}.gsir")
         return trained, float(result["accuracy"])  # type: ignore[arg-type]
 
-    def _defaults(self, name: str, arguments: dict[str, object]) -> dict[str, object]:
-        """Adds the task's image and classes where the prototype takes them and the configuration is silent."""
+    def start(self, name: str, arguments: Mapping[str, object]) -> Network:
+        """Returns a prototype for the task, with its image and classes where it takes them and arguments are silent."""
         from .prototypes import prototypes
 
         known = {item.name: item.arguments for item in prototypes()}.get(name, {})
-        if "image" in known:
-            arguments.setdefault("image", self.task.image)
-        if "classes" in known:
-            arguments.setdefault("classes", self.task.classes)
-        return arguments
+        of_task: dict[str, object] = {"image": self.task.image, "classes": self.task.classes}
+        defaults = {key: value for key, value in of_task.items() if key in known}
+        return prototype(name, **{**defaults, **arguments})  # type: ignore[arg-type]
 
     def _check_fits(self, network: Network) -> None:
         graph, objective = network.graph, self.task.objective

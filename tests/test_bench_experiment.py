@@ -135,13 +135,17 @@ def test_the_experiments_that_ship_can_be_read(name: str, form: str) -> None:
         (("judged = 2", "jugded = 2"), "unknown key 'jugded'"),
         (("judged = 2", "judged ="), "no TOML"),
         (('title = "Digits"', ""), "'title'"),
+        (('about = "Small."', ""), "'about'"),
+        (('synthesis = "digits-synthesis.toml"', ""), "'synthesis'"),
+        (("judged = 1", "search = { speed = 1 }"), "'speed'"),
         (("[forms.quick]", "[forms.quick]\nspeed = 3"), "'speed'"),
     ],
 )
 def test_a_wrong_file_is_told(file: Path, change: tuple[str, str], message: str) -> None:
     file.write_text(EXPERIMENT.replace(*change))
+    form = "cpu" if "'about'" in message else "quick"
     with pytest.raises(UsageError) as caught:
-        load_experiment(file, "quick")
+        load_experiment(file, form)
     assert message in caught.value.message
 
 
