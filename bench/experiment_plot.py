@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from experiment_figures import Found, main_metric, networks_of, recipe_words
+from experiment_figures import Found, main_metric, networks_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,7 +55,7 @@ def experiment_plot(found: Found, path: Path) -> bool:
         right.set_xlabel("million parameters")
         left.set_ylabel(f"test {main_metric(found)} [%]")
         head = figure.suptitle(found.get("title") or found["task"], ha="left", fontsize=13, fontweight="bold")
-        figure.legend(handles=_legend(found, dots), loc="outside lower center", ncols=4, columnspacing=2.2)
+        figure.legend(handles=_legend(dots), loc="outside lower center", ncols=4, columnspacing=2.2)
         align_title(figure, head)
         for axes, quantity in panels:
             spots = [
@@ -109,17 +109,15 @@ def _draw(axes: Axes, dots: Sequence[_Dot], quantity: str) -> None:
         )
 
 
-def _legend(found: Found, dots: Sequence[_Dot]) -> list[Line2D]:
+def _legend(dots: Sequence[_Dot]) -> list[Line2D]:
     from matplotlib.lines import Line2D
 
-    family = found.get("family") or {}
     count = sum(dot.kind == "family" for dot in dots)
-    under = f" under {family['point']}" if family.get("point") else ""
     words = {
         "baseline": "hand-made",
         "prototype": "prototype",
         "ferminet": "FermiNets",
-        "family": f"{count} fresh seeds{under}: validation{recipe_words(family, ', ')}",
+        "family": f"{count} fresh seeds, trained shortly: validation",
     }
     return [
         Line2D(
