@@ -182,6 +182,7 @@ def _share(job: Job) -> dict[str, object]:
             on.split("validation"),
             job.recipe,
             on.objective,
+            teacher=None if job.teacher is None else load_network(job.teacher),
             maps=False,  # a generator's weights have no place for them
             seed=job.seed,
             device=job.device,

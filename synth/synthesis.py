@@ -269,9 +269,11 @@ class Synthesis:
             generator.network.weights,
             str(self.out / "weights" / "shared.safetensors"),
             device=self.config.device,
+            teacher=self._teacher(self.config.shared_training),
         )
         detail: dict[str, object] = {"what": "shared"}
-        (result,) = self.evaluate([(job, content_hash(generator.graph), detail)], "the largest network")
+        reported = "the largest network" if job.teacher is None else "the smallest network"
+        (result,) = self.evaluate([(job, content_hash(generator.graph), detail)], reported)
         if "error" in result:
             raise GenSynthError(
                 f"the training of all networks together failed: {result['error']}",

@@ -177,7 +177,7 @@ class Recipe:
     def check_shared(self, where: str = "the recipe") -> None:
         """Raises UsageError if `where` asks for what a training of all networks together does not do."""
         mixes = any(item.name == "mixup" for item in self.augmentation)
-        for asked, what in ((mixes, "mixup"), (self.early_stop, "early_stop"), (self.distillation, "distillation")):
+        for asked, what in ((mixes, "mixup"), (self.early_stop, "early_stop")):
             if asked:
                 raise UsageError(
                     f"{where}: networks are not trained together with {what}",

@@ -2,34 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from gensynth.ir import Network
+from gensynth.ir import Network, PassError
+from gensynth.passes import Materializer
 from gensynth.passes.choices.extremes import extremes
+from gensynth.passes.choices.materialize import Decided
 
 from ..examples import Examples
 from .calibration import CALIBRATED, batches_of
 from .checkpoint import Checkpoint, State, training_digest
-from .module import weights_of
+from .module import NetworkModule, to_torch, weights_of
 from .objectives import Objective
 from .recipe import Recipe
 from .sharing import SharedModule, share_weights
-from .training import CLASSIFICATION, Data, EpochReport, Evaluation, Run, device_of, examples_of, judge
+from .training import CLASSIFICATION, Data, EpochReport, Evaluation, Run, device_of, examples_of, judge, teacher_for
 
 __all__ = ["SharedTraining", "evaluate_shared", "train_shared"]
+
+Decisions = Mapping[str, int]
 
 
 @dataclass(frozen=True)
 class SharedTraining:
     """A trained weight-sharing module, in inference mode, and what happened epoch by epoch.
 
-    The reports' validation accuracy is that of the largest network.
+    The reports' loss and validation accuracy are those of the largest network; with a teacher the loss is the mean of
+    the networks drawn, and the accuracy that of the likeliest network that meets the requirements.
     """
 
     module: SharedModule
@@ -48,6 +54,7 @@ def train_shared(
     recipe: Recipe,
     objective: Objective = CLASSIFICATION,
     *,
+    teacher: Network | None = None,
     sampled: int = 2,
     maps: bool = True,
     seed: int = 0,
@@ -60,48 +67,55 @@ def train_shared(
 
     Each step trains the largest network by the labels, and the smallest and `sampled` drawn by the generator to give
     what the largest gives: the sandwich rule and inplace distillation of Yu and Huang (arXiv 1903.05134, section 3).
+
+    Where the recipe distils, `teacher`, a trained network with the same outputs, has the place of the largest, as in
+    Cai et al. (arXiv 1908.09791, section 3.3). Only the `sampled` networks are trained, by the labels and, by the
+    recipe's share, by what the teacher gives; every other one of them is walked to the generator's requirements, as
+    when networks are emitted. So a step costs networks of the size that is wanted, and one forward pass of the teacher.
+
     The module starts from the generator's weights where it has some; `maps` is as for `SharedModule`. What is returned
     is the moving average where the recipe keeps one. `checkpoint` and `checkpoint_every` are as for `train`.
 
     Raises:
         DataError: the examples do not fit the networks or the objective.
         TrainingError: the loss is not finite.
-        UsageError: no choice is open, the recipe asks for `mixup`, `early_stop` or `distillation`, the device does
-            not exist, or the checkpoint cannot be written.
+        UsageError: no choice is open, the recipe asks for `mixup` or `early_stop`, or to distil where there is no
+            teacher that fits, the device does not exist, or the checkpoint cannot be written.
     """
     where = device_of(device)
     recipe.check_shared()
+    taught = teacher_for(generator, teacher, recipe)
     objective.check_recipe(recipe)
     shared = share_weights(generator, seed=seed, maps=maps).to(where)
-    largest, smallest = extremes(shared.materializer)
-    graph = shared.materializer.build(largest)
+    graph = shared.materializer.build(shared.materializer.most_likely())
     for examples, what in ((training, "training examples"), (validation, "validation examples")):
         if examples is not None:
             objective.check(graph, examples, what)
     file = None
     if checkpoint is not None:
         digest = training_digest(
-            "shared", generator, training, validation, recipe, objective, seed, where, sampled, maps
+            "shared", generator, training, validation, recipe, objective, seed, where, sampled, maps, teacher=taught
         )
         file = Checkpoint(checkpoint, checkpoint_every, digest)
     devices = [where] if where.type == "cuda" else []
     with torch.random.fork_rng(devices=devices, device_type="cuda"):
         torch.manual_seed(seed)
         data = Data.on(examples_of(training, recipe, seed), where, recipe.layout)
-        run = _Sandwich(shared, recipe, objective, data, seed, (largest, smallest), sampled)
+        leading = None if taught is None else to_torch(taught).to(where).eval()
+        run = _Sandwich(shared, recipe, objective, data, seed, sampled, leading)
         with run.kept_in(file):
             for epoch in run.epochs():
                 loss = run.epoch(epoch)
                 found: Evaluation | None = None
                 if validation is not None and (on_epoch is not None or epoch == recipe.epochs):
-                    found = evaluate_shared(run.judged, largest, training, validation, objective)
+                    found = evaluate_shared(run.judged, run.reported, training, validation, objective)
                 run.report(epoch, loss, found, on_epoch)
     return SharedTraining(run.judged.eval(), tuple(run.history))
 
 
 def evaluate_shared(
     shared: SharedModule,
-    decisions: Mapping[str, int],
+    decisions: Decisions,
     training: Examples,
     examples: Examples,
     objective: Objective = CLASSIFICATION,
@@ -128,13 +142,21 @@ class _Sandwich(Run[SharedModule]):
         objective: Objective,
         data: Data,
         seed: int,
-        ends: tuple[Mapping[str, int], Mapping[str, int]],
         sampled: int,
+        teacher: NetworkModule | None,
     ) -> None:
         super().__init__(shared, shared.graph.name, recipe, objective, data, seed)
-        self._ends = ends
+        self.teacher = teacher
+        self._emitting = Materializer(shared.graph)
         self._sampled = sampled
         self._next_seed = seed * 1_000_000_000
+        if teacher is None:
+            self.reported: Decisions
+            self._smallest: Decisions
+            self.reported, self._smallest = extremes(shared.materializer)
+        else:
+            likeliest = self._emitting.most_likely()
+            self.reported = _within(lambda: self._emitting.from_decisions(likeliest), likeliest)
 
     def snapshot(self) -> State:
         return {**super().snapshot(), "next_seed": self._next_seed}
@@ -144,18 +166,50 @@ class _Sandwich(Run[SharedModule]):
         self._next_seed = state["next_seed"]
 
     def backward(self, inputs: Tensor, labels: Tensor) -> Tensor:
-        """Adds the gradients of a batch, and returns the loss of the largest network."""
+        """Adds the gradients of a batch, and returns the loss."""
+        seeds = range(self._next_seed, self._next_seed + self._sampled)
+        self._next_seed += self._sampled
+        drawn = [self.module.materializer.draw(seed) for seed in seeds]
+        if self.teacher is None:
+            return self._led_by_largest(inputs, labels, [self._smallest, *drawn])
+        emitted = [
+            _within(partial(self._emitting.materialize, seed), decisions) if seed % 2 == 0 else decisions
+            for seed, decisions in zip(seeds, drawn, strict=True)
+        ]
+        return self._led_by_teacher(inputs, labels, emitted)
+
+    def _led_by_largest(self, inputs: Tensor, labels: Tensor, small: Sequence[Decisions]) -> Tensor:
+        """Adds the gradients of the largest network by the labels, and of others by what it gives; returns its loss."""
         shared, objective = self.module, self.objective
-        largest, smallest = self._ends
         with self.autocast():
-            outputs = shared.network(largest)(inputs)
+            outputs = shared.network(self.reported)(inputs)
             loss = objective.loss(outputs, labels, self.recipe.label_smoothing)
         torch.autograd.backward(loss)
         taught = outputs.detach() if isinstance(outputs, Tensor) else tuple(output.detach() for output in outputs)
-        drawn = [shared.materializer.draw(self._next_seed + index) for index in range(self._sampled)]
-        self._next_seed += self._sampled
-        for decisions in (smallest, *drawn):
+        for decisions in small:
             with self.autocast():
                 distance = objective.distillation(shared.network(decisions)(inputs), taught)
             torch.autograd.backward(distance)
         return loss.detach()
+
+    def _led_by_teacher(self, inputs: Tensor, labels: Tensor, drawn: Sequence[Decisions]) -> Tensor:
+        """Adds the gradients of networks by the labels and by what the teacher gives, and returns their mean loss."""
+        total = torch.zeros((), device=inputs.device)
+        with self.autocast():
+            taught = self.taught(inputs)
+        for decisions in drawn:
+            with self.autocast():
+                outputs = self.module.network(decisions)(inputs)
+                loss = self.objective.loss(outputs, labels, self.recipe.label_smoothing)
+                loss = self.distilled(loss, outputs, taught)
+            torch.autograd.backward(loss)
+            total += loss.detach()
+        return total / len(drawn)
+
+
+def _within(decide: Callable[[], Decided], otherwise: Decisions) -> Decisions:
+    """Returns decisions that meet the requirements; `otherwise` where none are found."""
+    try:
+        return decide().decisions
+    except PassError:
+        return otherwise

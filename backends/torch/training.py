@@ -147,7 +147,7 @@ def train(
             written.
     """
     where = device_of(device)
-    taught = _teacher(network, teacher, recipe)
+    taught = teacher_for(network, teacher, recipe)
     for examples, what in ((training, "training examples"), (validation, "validation examples")):
         if examples is not None:
             objective.check(network.graph, examples, what)
@@ -192,8 +192,12 @@ def examples_of(training: Examples, recipe: Recipe, seed: int) -> Examples:
     return training.sample(recipe.examples, seed) if 0 < recipe.examples < len(training) else training
 
 
-def _teacher(network: Network, teacher: Network | None, recipe: Recipe) -> Network | None:
-    """Returns the teacher that a recipe asks for."""
+def teacher_for(network: Network, teacher: Network | None, recipe: Recipe) -> Network | None:
+    """Returns the teacher that a recipe asks for, None where it does not distil.
+
+    Raises:
+        UsageError: it asks for one, and there is none, or none that takes and gives what `network` does.
+    """
     if not recipe.distillation:
         return None
     if teacher is None or teacher.weights is None:
@@ -420,20 +424,23 @@ class Run(Generic[ModuleT]):
         loss, smoothing = self.objective.loss, self.recipe.label_smoothing
         if not self._mixup:
             scores = self.module(inputs)
-            return self._distilled(loss(scores, labels, smoothing), scores, inputs)
+            return self.distilled(loss(scores, labels, smoothing), scores, self.taught(inputs))
         share = float(torch._sample_dirichlet(torch.full((2,), self._mixup), self._random)[0])
         partner = torch.randperm(len(labels), generator=self._random).to(labels.device)
         mixed = torch.lerp(inputs[partner], inputs, share)
         scores = self.module(mixed)
         both = share * loss(scores, labels, smoothing) + (1.0 - share) * loss(scores, labels[partner], smoothing)
-        return self._distilled(both, scores, mixed)
+        return self.distilled(both, scores, self.taught(mixed))
 
-    def _distilled(self, loss: Tensor, outputs: Outputs, inputs: Tensor) -> Tensor:
-        """Returns a loss of which the recipe's share is the distance to what the teacher gives for the inputs."""
-        if self.teacher is None:
+    @torch.no_grad()
+    def taught(self, inputs: Tensor) -> Outputs | None:
+        """Returns what the teacher gives for a batch, None where there is no teacher."""
+        return None if self.teacher is None else self.teacher(inputs)
+
+    def distilled(self, loss: Tensor, outputs: Outputs, taught: Outputs | None) -> Tensor:
+        """Returns a loss of which the recipe's share is the distance to what the teacher gives."""
+        if taught is None:
             return loss
-        with torch.no_grad():
-            taught = self.teacher(inputs)
         share = self.recipe.distillation
         return (1.0 - share) * loss + share * self.objective.distillation(outputs, taught)
 

@@ -34,7 +34,8 @@ GENERATOR = parse(
 AVERAGED = Recipe(epochs=3, batch_size=32, ema_decay=0.9, augmentation=(Augmentation("shift"), Augmentation("mixup")))
 STOPPING = Recipe(epochs=20, batch_size=32, optimizer="adamw", learning_rate=0.01, early_stop=2)
 SHARED = Recipe(epochs=2, batch_size=32, optimizer="adamw", learning_rate=0.01, ema_decay=0.9)
-KINDS = ["averaged", "stopping", "distilled", "shared"]
+LED = dataclasses.replace(SHARED, distillation=0.5)
+KINDS = ["averaged", "stopping", "distilled", "shared", "led"]
 
 
 class Killed(Exception):
@@ -54,10 +55,11 @@ def path(tmp_path):
 
 def start(kind, path=None, *, every=0.0, on_epoch=None, seed=3, **changes):
     """Trains in one of the ways that are to be resumed; returns weights and history."""
-    recipe = dataclasses.replace({"stopping": STOPPING, "shared": SHARED}.get(kind, AVERAGED), **changes)
+    recipe = dataclasses.replace({"stopping": STOPPING, "shared": SHARED, "led": LED}.get(kind, AVERAGED), **changes)
     options = {"seed": seed, "on_epoch": on_epoch, "checkpoint": path, "checkpoint_every": every}
-    if kind == "shared":
-        trained = train_shared(Network(GENERATOR), TRAINING, VALIDATION, recipe, maps=False, **options)
+    if kind in ("shared", "led"):
+        teacher = Network(GRAPH, initialize(GRAPH, 9)) if recipe.distillation else None
+        trained = train_shared(Network(GENERATOR), TRAINING, VALIDATION, recipe, teacher=teacher, maps=False, **options)
         return trained.generator().weights, trained.history
     teacher = None
     if kind == "distilled":

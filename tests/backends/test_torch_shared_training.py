@@ -11,9 +11,11 @@ from gensynth.backends.torch import Recipe, evaluate, train
 from gensynth.backends.torch.calibration import calibrate
 from gensynth.backends.torch.objectives import Classification, Detection, Objective, Segmentation
 from gensynth.backends.torch.shared_training import evaluate_shared, train_shared
+from gensynth.backends.torch.sharing import SharedModule
 from gensynth.ir import Network, UsageError, WeightsError, parse
 from gensynth.passes import Materializer
 from gensynth.passes.choices.inheritance import inherit_weights
+from gensynth.passes.cost import totals
 
 GENERATOR = parse("""gensynth 1
 
@@ -107,16 +109,53 @@ def test_calibration_wants_weights():
         calibrate(Network(GENERATOR), TRAINING)
 
 
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        ({"early_stop": 2}, "early_stop"),
-        ({"distillation": 0.5}, "distillation"),
-    ],
-)
-def test_what_shared_training_cannot_do_is_told(change, says):
-    with pytest.raises(UsageError, match=f"not trained together with {says}"):
-        train_shared(Network(GENERATOR), TRAINING, VALIDATION, dataclasses.replace(RECIPE, **change))
+def test_what_shared_training_cannot_do_is_told():
+    with pytest.raises(UsageError, match="not trained together with early_stop"):
+        train_shared(Network(GENERATOR), TRAINING, VALIDATION, dataclasses.replace(RECIPE, early_stop=2))
+    with pytest.raises(UsageError, match="distillation is 0.5, and @open has no trained teacher"):
+        train_shared(Network(GENERATOR), TRAINING, VALIDATION, dataclasses.replace(RECIPE, distillation=0.5))
+
+
+# With a teacher.
+
+SHUFFLED = dataclasses.replace(TRAINING, labels=np.random.default_rng(0).permutation(TRAINING.labels))
+TAUGHT = dataclasses.replace(RECIPE, distillation=1.0)
+
+
+@pytest.fixture(scope="module")
+def teacher():
+    return train(Network(LARGEST), TRAINING, VALIDATION, RECIPE).network
+
+
+def test_every_network_learns_from_a_teacher_where_labels_say_nothing(teacher):
+    run = train_shared(Network(GENERATOR), SHUFFLED, VALIDATION, TAUGHT, teacher=teacher)
+    found = [evaluate_shared(run.module, decisions, TRAINING, VALIDATION).accuracy for decisions in every(run)]
+    assert min(found) > 50.0 and np.mean(found) > 80.0
+
+
+def test_with_a_teacher_every_other_network_meets_the_requirements(teacher, monkeypatch):
+    limited = GENERATOR.replace(requirements=("macs <= 12K",))
+    materializer, trained, network = Materializer(limited), [], SharedModule.network
+
+    def recorded(shared, decisions):
+        if shared.training:
+            trained.append(materializer.violation(totals(materializer.build(decisions))) == 0.0)
+        return network(shared, decisions)
+
+    monkeypatch.setattr(SharedModule, "network", recorded)
+    recipe = dataclasses.replace(TAUGHT, epochs=1)
+    run = train_shared(Network(limited), TRAINING, VALIDATION, recipe, teacher=teacher)
+    steps = -(-len(TRAINING) // recipe.batch_size)
+    assert len(trained) == 2 * steps, "two networks a step, without largest and smallest"
+    assert all(trained[::2]) and not all(trained[1::2])
+    likeliest = materializer.from_decisions(materializer.most_likely()).decisions
+    assert run.history[-1].validation_accuracy == evaluate_shared(run.module, likeliest, TRAINING, VALIDATION).accuracy
+
+
+def test_requirements_that_nothing_meets_leave_draws_as_they_are(teacher):
+    hopeless = GENERATOR.replace(requirements=("macs <= 1",))
+    run = train_shared(Network(hopeless), TRAINING, VALIDATION, dataclasses.replace(TAUGHT, epochs=1), teacher=teacher)
+    assert run.history[-1].validation_accuracy is not None
 
 
 # Distillation.
@@ -148,18 +187,8 @@ def test_distillation_is_nothing_between_equals_and_falls_on_the_way_there(objec
     assert found == sorted(found, reverse=True) and found[0] > 0.05 and found[-1] == pytest.approx(0.0, abs=1e-6)
 
 
-def test_a_teacher_helps_where_labels_say_nothing():
-    teacher = train(Network(LARGEST), TRAINING, VALIDATION, RECIPE).network
-    random = np.random.default_rng(0)
-    shuffled = dataclasses.replace(TRAINING, labels=random.permutation(TRAINING.labels))
-    taught = train(
-        Network(LARGEST),
-        shuffled,
-        VALIDATION,
-        dataclasses.replace(RECIPE, distillation=1.0),
-        teacher=teacher,
-        seed=1,
-    )
+def test_a_teacher_helps_where_labels_say_nothing(teacher):
+    taught = train(Network(LARGEST), SHUFFLED, VALIDATION, TAUGHT, teacher=teacher, seed=1)
     assert taught.accuracy > 85.0
     with pytest.raises(UsageError, match="has no trained teacher"):
         train(Network(LARGEST), TRAINING, None, dataclasses.replace(RECIPE, distillation=0.5))

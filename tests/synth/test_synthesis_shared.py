@@ -102,11 +102,21 @@ def test_a_mistake_in_the_recipe_of_shared_training_is_told_before_anything_runs
         parse_config(CONFIG.replace("[shared_training]\nepochs = 3", "[shared_training]\nepochs = 0"))
 
 
-@pytest.mark.parametrize("line", ["early_stop = 2", "distillation = 0.5", 'augmentation = ["mixup"]'])
+@pytest.mark.parametrize("line", ["early_stop = 2", 'augmentation = ["mixup"]'])
 def test_what_shared_training_does_not_do_is_told_with_its_line(line):
     with pytest.raises(ParseError, match=r"\[shared_training\]: networks are not trained together with") as caught:
         parse_config(f"{CONFIG}{line}\n")
     assert line in str(caught.value)
+
+
+def test_the_prototype_leads_the_training_of_all_networks_where_its_recipe_distils(finished, tmp_path):
+    path = tmp_path / "led.toml"
+    path.write_text(f"{CONFIG}distillation = 0.5\n")
+    led = synthesize(path, tmp_path / "run", executor=LocalExecutor(0))
+    (shared,) = rows(led.out, "shared")
+    assert shared["epochs"] == 3 and shared["accuracy"] > 50.0
+    weights = [load_network(run.out / "generators" / "000.gsir").weights for run in (led, finished[0])]
+    assert any(not np.array_equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
 def test_keys_of_trainings_without_a_teacher_do_not_depend_on_distillation(finished):
