@@ -1,7 +1,8 @@
 """An experiment: hand-made networks, a synthesis, and its FermiNets at several operating points, by one recipe.
 
 python bench/experiment.py bench/experiments/cifar10.toml --data FOLDER [--out runs/results-cifar10] [--form quick]
-    [--stages baselines,synthesis,points,family,sharing,test,artifact] [--device cuda] [--processes N] [--json OUT]
+    [--stages baselines,synthesis,points,control,family,sharing,test,artifact] [--device cuda] [--processes N]
+    [--json OUT]
 
 Every stage leaves its evaluations in a store below --out, so a run that was cut off goes on where it was, and stages
 can be run one by one; `baselines` can run beside the others. What has been measured so far is written to --json at the
@@ -51,7 +52,7 @@ from gensynth.synth.synthesis import Synthesis
 Row = dict[str, Any]
 Prepared = tuple[Job, str, dict[str, object]]
 
-STAGES = ("baselines", "synthesis", "points", "family", "sharing", "test", "artifact")
+STAGES = ("baselines", "synthesis", "points", "control", "family", "sharing", "test", "artifact")
 
 POOL = 256
 """An operating point is chosen among so many seeds, from 0 on."""
@@ -261,6 +262,20 @@ class Run:
         best = max(range(len(networks)), key=lambda index: _accuracy(results[index]))
         return networks[best], likely[best].decided.seed
 
+    def control(self) -> None:
+        """Trains the network of the first operating point as hand-made ones: from fresh weights, by labels alone."""
+        found = self.kept("points")
+        if found is None:
+            raise UsageError(f"{self.out} has no FermiNets yet", hint="run the stage 'points' first")
+        row = found["rows"][0]
+        graph = load_network(self.out / row["path"]).graph
+        with self.learned() as synthesis:
+            recipe = replace(synthesis.config.training, distillation=0.0)
+            saved = synthesis.out / "weights" / f"control-{row['point']}.safetensors"
+            job = self.job(synthesis, Network(graph), recipe, {"what": "control"}, saved)
+            rows = [{"name": f"{row['name']}, from fresh weights", "kind": "control", "point": row["point"]}]
+            self.keep("control", {"rows": self.trained(synthesis, [job], rows, "control")})
+
     def family(self) -> None:
         """Trains the networks of fresh seeds shortly, from the weights they inherit."""
         short = self.experiment.family
@@ -305,9 +320,8 @@ class Run:
 
     def rows(self) -> list[Row]:
         """Returns the rows of all networks that have been fully trained."""
-        return [
-            row for name in ("baselines", "synthesis", "points") for row in (self.kept(name) or {"rows": []})["rows"]
-        ]
+        stages = ("baselines", "synthesis", "points", "control")
+        return [row for name in stages for row in (self.kept(name) or {"rows": []})["rows"]]
 
     def test(self) -> None:
         """Reads the test part, once for every network that has been fully trained."""

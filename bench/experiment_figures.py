@@ -18,7 +18,7 @@ __all__ = ["experiment_about", "experiment_figures", "main_metric", "networks_of
 Found = Mapping[str, Any]
 Row = Mapping[str, Any]
 
-KINDS = ("baseline", "prototype", "ferminet")
+KINDS = ("baseline", "prototype", "ferminet", "control")
 FAMILY = 16
 """Networks of fresh seeds that are asked for."""
 MOST_COST = 3.0
@@ -71,7 +71,7 @@ def _networks(found: Found) -> Figure:
             *_values(row.get("metrics"), *(f"{name}:.2f" for name in others)),
             *_values(row, "params:,", "macs:,", "information_density", "netscore:.2f", "latency_ms", "energy_mj"),
             _digits(1e3 / row["energy_mj"] if row.get("energy_mj") else None),
-            *(_against(row, reference) if row["kind"] == "ferminet" else ("", "", "")),
+            *(_against(row, reference) if row["kind"] in ("ferminet", "control") else ("", "", "")),
         ]
         for row in rows
     ]
@@ -175,6 +175,7 @@ def _told(holds: bool | None, text: str) -> str:
 def _missing(found: Found, rows: Sequence[Row]) -> list[str]:
     """Returns what has not been measured."""
     kinds = {"baseline": "the baselines", "prototype": "the prototype", "ferminet": "the FermiNets"}
+    kinds["control"] = "one of them from fresh weights"
     if found.get("baselines") == 0:
         del kinds["baseline"]
     there = {row["kind"] for row in rows}

@@ -26,10 +26,14 @@ class _Dot(NamedTuple):
     label: str
 
 
+POINTS = ("ferminet", "control")
+"""Kinds that go by the letter of their operating point."""
+
 _LOOKS = {
     "family": (".", "#56b4e9", 7.5),
     "baseline": ("o", "#0072b2", 6.5),
     "prototype": ("s", "#d55e00", 6.5),
+    "control": ("D", "#999999", 6.0),
     "ferminet": ("D", "#000000", 6.0),
 }
 """Marker, colour and size in points of each kind, the lowest first; colours are Okabe and Ito's."""
@@ -71,7 +75,7 @@ def _dots(found: Found) -> Iterator[_Dot]:
     family = found.get("family") or {}
     items = [("family", "", item) for item in family.get("networks") or ()]
     items += [
-        (row["kind"], str(row.get("point") or row["name"]) if row["kind"] == "ferminet" else row["name"], row)
+        (row["kind"], str(row.get("point") or row["name"]) if row["kind"] in POINTS else row["name"], row)
         for row in networks_of(found)
     ]
     for kind, label, item in items:
@@ -117,6 +121,7 @@ def _legend(dots: Sequence[_Dot]) -> list[Line2D]:
         "baseline": "hand-made",
         "prototype": "prototype",
         "ferminet": "FermiNets",
+        "control": "one of them from fresh weights",
         "family": f"{count} fresh seeds, trained shortly: validation",
     }
     return [

@@ -91,6 +91,8 @@ class Job:
             "weights": None if self.weights is None else _digest(self.weights),
             "stimuli": self.stimuli if self.kind == "probe" else None,
         }
+        if self.kind == "test" and self.saved is not None:
+            parts["weights"] = _digest(load_weights(Path(self.saved), parse(self.text, "<generated>")))
         if self.teacher is not None:
             parts["teacher"] = _digest(load_network(self.teacher).weights or {})
         return hashlib.blake2b(json.dumps(parts, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()

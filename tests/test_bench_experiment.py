@@ -169,12 +169,14 @@ def test_stages_leave_what_the_page_shows_and_go_on_where_they_were(
     assert {row["learning_rate"] for row in partial["sweep"]["found"]} == {0.0001, 0.01}
     assert partial["cost"]["ratio"] > 0 and "rows" not in partial
 
-    stages = "baselines,synthesis,points,family,sharing,test"
+    stages = "baselines,synthesis,points,control,family,sharing,test"
     assert run(file, *common, "--stages", stages) == 0
     found = json.loads(stored.read_text())
     assert (found["metric"], found["image"]) == ("accuracy", [1, 8, 8])
     rows = {row["name"]: row for row in found["rows"]}
-    assert list(rows) == ["ResNet-8 (4)", "ResNet-8", "FermiNet A", "FermiNet D"]
+    assert list(rows) == ["ResNet-8 (4)", "ResNet-8", "FermiNet A", "FermiNet D", "FermiNet A, from fresh weights"]
+    control = rows["FermiNet A, from fresh weights"]
+    assert control["params"] == rows["FermiNet A"]["params"] and control["kind"] == "control"
     assert rows["FermiNet D"]["params"] <= 3_000 < 6_000
     assert rows["FermiNet A"]["params"] <= 6_000
     for row in rows.values():
