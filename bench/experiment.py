@@ -268,12 +268,14 @@ class Run:
         if found is None:
             raise UsageError(f"{self.out} has no FermiNets yet", hint="run the stage 'points' first")
         row = found["rows"][0]
-        graph = load_network(self.out / row["path"]).graph
-        with self.learned() as synthesis:
-            recipe = replace(synthesis.config.training, distillation=0.0)
+        name = f"{row['name']}, from fresh weights"
+        network = Network(load_network(self.out / row["path"]).graph)
+        with self.opened("control") as synthesis:
+            rate = self.sweep(synthesis, {name: network})[name]
+            recipe = replace(self.config.training, learning_rate=rate, distillation=0.0)
             saved = synthesis.out / "weights" / f"control-{row['point']}.safetensors"
-            job = self.job(synthesis, Network(graph), recipe, {"what": "control"}, saved)
-            rows = [{"name": f"{row['name']}, from fresh weights", "kind": "control", "point": row["point"]}]
+            job = self.job(synthesis, network, recipe, {"what": "control"}, saved)
+            rows = [{"name": name, "kind": "control", "point": row["point"]}]
             self.keep("control", {"rows": self.trained(synthesis, [job], rows, "control")})
 
     def family(self) -> None:
@@ -374,7 +376,7 @@ class Run:
 
     def found(self) -> dict[str, Any]:
         """Returns everything measured so far."""
-        experiment, training = self.experiment, self.config.training
+        experiment, training, shared = self.experiment, self.config.training, self.config.shared_training
         result: dict[str, Any] = {
             "task": experiment.name,
             "title": experiment.title,
@@ -382,13 +384,14 @@ class Run:
             "about": experiment.about,
             "machine": {**machine(), "device": self.config.device},
             "recipe": recipe_of(training),
+            "shared_recipe": None if shared is None else {**recipe_of(shared), "learning_rate": shared.learning_rate},
             "device": experiment.device,
             "reference": experiment.reference,
             "baselines": len(experiment.baselines),
             "published": list(experiment.published),
             "goals": experiment.goals,
         }
-        sweeps = [self.kept(name) for name in ("sweep-baselines", "sweep-sweep")]
+        sweeps = [self.kept(name) for name in ("sweep-baselines", "sweep-sweep", "sweep-control")]
         if any(sweeps):
             settings = experiment.sweep
             result["sweep"] = {
@@ -431,7 +434,7 @@ def counts(graph: Graph) -> Row:
 
 def recipe_of(recipe: Recipe) -> Row:
     """Returns what pages tell of a recipe, for JSON."""
-    told = ("epochs", "batch_size", "optimizer", "weight_decay", "warmup", "label_smoothing")
+    told = ("epochs", "batch_size", "optimizer", "weight_decay", "warmup", "label_smoothing", "precision")
     return {
         **{key: getattr(recipe, key) for key in told},
         "augmentation": [item.name for item in recipe.augmentation],

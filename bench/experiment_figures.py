@@ -44,9 +44,12 @@ def experiment_about(found: Found) -> str:
         facts.append(f"trained on `{found['machine']['device']}`")
     if found.get("image"):
         facts.append(f"images {'x'.join(map(str, found['image']))}")
-    if found.get("recipe"):
-        recipe = [f"{key.replace('_', ' ')} {_setting(key, value)}" for key, value in found["recipe"].items()]
-        facts.append(f"recipe: {', '.join(recipe)}")
+    recipe, shared = found.get("recipe") or {}, found.get("shared_recipe") or {}
+    if recipe:
+        facts.append(f"recipe: {_settings(recipe)}")
+    if shared:
+        other = {key: value for key, value in shared.items() if key not in recipe or recipe[key] != value}
+        facts.append(f"the shared weights with {_settings(other)}, else the same")
     told = "; ".join(facts)
     parts += [f"{told[:1].upper()}{told[1:]}."] if told else []
     return "\n".join(parts).rstrip()
@@ -401,6 +404,10 @@ def _other_metrics(found: Found) -> list[str]:
 
 def _words(metric: str) -> str:
     return METRICS.get(metric, metric.replace("_", " "))
+
+
+def _settings(recipe: Row) -> str:
+    return ", ".join(f"{key.replace('_', ' ')} {_setting(key, value)}" for key, value in recipe.items())
 
 
 def _setting(key: str, value: object) -> str:

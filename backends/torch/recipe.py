@@ -119,9 +119,10 @@ class Recipe:
     `ema_decay` (0: off) keeps an exponential moving average of weights and running statistics, the decay at step t
     being min(ema_decay, (1 + t) / (10 + t)). `early_stop` (0: off) ends training after so many epochs without a better
     validation accuracy. `gradient_clip` (0: off) bounds the norm of the whole gradient. `distillation` is the share of
-    the loss that is the distance to what a teacher gives (arXiv 1503.02531), where there is a teacher. `examples` (0:
-    all) trains on so many of the training examples, the first of a shuffle fixed by the seed. `layout` is how images
-    lie in memory; `nhwc` (PyTorch's channels last) makes depthwise convolutions up to twice as fast on CPUs.
+    the loss that is the distance to what a teacher gives (arXiv 1503.02531), where there is a teacher, and
+    `teacher_precision` what that one computes in. `examples` (0: all) trains on so many of the training examples, the
+    first of a shuffle fixed by the seed. `layout` is how images lie in memory; `nhwc` (PyTorch's channels last) makes
+    depthwise convolutions up to twice as fast on CPUs.
 
     Raises:
         UsageError: a value outside its range.
@@ -141,6 +142,7 @@ class Recipe:
     gradient_clip: float = 0.0
     precision: str = "float32"
     distillation: float = 0.0
+    teacher_precision: str = "same"
     examples: int = 0
     layout: str = "nchw"
 
@@ -161,6 +163,7 @@ class Recipe:
     _WORDS: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "optimizer": ("sgd", "adamw"),
         "precision": ("float32", "bfloat16"),
+        "teacher_precision": ("same", "float32", "bfloat16"),
         "layout": ("nchw", "nhwc"),
     }
 

@@ -195,8 +195,7 @@ class _Sandwich(Run[SharedModule]):
     def _led_by_teacher(self, inputs: Tensor, labels: Tensor, drawn: Sequence[Decisions]) -> Tensor:
         """Adds the gradients of networks by the labels and by what the teacher gives, and returns their mean loss."""
         total = torch.zeros((), device=inputs.device)
-        with self.autocast():
-            taught = self.taught(inputs)
+        taught = self.taught(inputs)
         for decisions in drawn:
             with self.autocast():
                 outputs = self.module.network(decisions)(inputs)

@@ -287,9 +287,10 @@ class Run(Generic[ModuleT]):
 
     def autocast(self) -> AbstractContextManager[object]:
         """Returns the context that forward passes run in."""
-        if self.recipe.precision == "float32":
-            return nullcontext()
-        return torch.autocast(self.data.inputs.device.type, torch.bfloat16)
+        return self._autocast(self.recipe.precision)
+
+    def _autocast(self, precision: str) -> AbstractContextManager[object]:
+        return torch.autocast(self.data.inputs.device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
     def _bounds(self) -> list[tuple[int, int]]:
         """Returns the batches of an epoch; a last one of a single example is left out, as it has no variance."""
@@ -435,7 +436,11 @@ class Run(Generic[ModuleT]):
     @torch.no_grad()
     def taught(self, inputs: Tensor) -> Outputs | None:
         """Returns what the teacher gives for a batch, None where there is no teacher."""
-        return None if self.teacher is None else self.teacher(inputs)
+        if self.teacher is None:
+            return None
+        own = self.recipe.teacher_precision
+        with self._autocast(self.recipe.precision if own == "same" else own):
+            return self.teacher(inputs)  # type: ignore[no-any-return]
 
     def distilled(self, loss: Tensor, outputs: Outputs, taught: Outputs | None) -> Tensor:
         """Returns a loss of which the recipe's share is the distance to what the teacher gives."""

@@ -190,6 +190,10 @@ def test_distillation_is_nothing_between_equals_and_falls_on_the_way_there(objec
 def test_a_teacher_helps_where_labels_say_nothing(teacher):
     taught = train(Network(LARGEST), SHUFFLED, VALIDATION, TAUGHT, teacher=teacher, seed=1)
     assert taught.accuracy > 85.0
+    rounded = dataclasses.replace(TAUGHT, teacher_precision="bfloat16")
+    other = train(Network(LARGEST), SHUFFLED, VALIDATION, rounded, teacher=teacher, seed=1)
+    assert other.accuracy > 85.0 and other.history[0].loss != taught.history[0].loss
+    assert other.history[0].loss == pytest.approx(taught.history[0].loss, rel=0.05)
     with pytest.raises(UsageError, match="has no trained teacher"):
         train(Network(LARGEST), TRAINING, None, dataclasses.replace(RECIPE, distillation=0.5))
     other = parse("gensynth 1\n\nnetwork @other(%x: f32[N, 4]) -> f32[N, 4] {\n  %y = relu(%x)\n  return %y\n}\n")

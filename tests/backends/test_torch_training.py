@@ -162,6 +162,7 @@ def test_a_recipe_is_read_from_a_table():
         ({"learning_rate": float("nan")}, "training: learning_rate is nan", "positive"),
         ({"optimizer": "adam"}, "training: optimizer is 'adam'", "did you mean 'adamw'?"),
         ({"precision": "half"}, "training: precision is 'half'", "bfloat16"),
+        ({"teacher_precision": "half"}, "training: teacher_precision is 'half'", "bfloat16"),
         ({"augmentation": "flip"}, "augmentation is 'flip'", "list"),
         ({"augmentation": ["flop"]}, "augmentation[0]: unknown augmentation 'flop'", "did you mean 'flip'?"),
         ({"augmentation": [{"name": "shift", "pixel": 1}]}, "has no parameter 'pixel'", "did you mean 'pixels'?"),

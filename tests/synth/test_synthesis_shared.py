@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -126,4 +127,7 @@ def test_keys_of_trainings_without_a_teacher_do_not_depend_on_distillation(finis
     plain = Job("final", text, TaskReference("digits"), 0, parse_config(CONFIG).shared_training)
     taught = Job("final", text, TaskReference("digits"), 0, recipe, teacher=str(result.out / "prototype.gsir"))
     assert len({plain.key, taught.key}) == 2
+    rounded = replace(parse_config(CONFIG).shared_training, teacher_precision="bfloat16")
+    assert replace(plain, recipe=rounded).key == plain.key, "nobody teaches"
+    assert replace(taught, recipe=replace(recipe, teacher_precision="bfloat16")).key != taught.key
     assert run_job(taught).result["accuracy"] > 50.0
