@@ -132,19 +132,22 @@ class Synthesis:
     # Evaluations.
 
     def evaluate(self, jobs: Sequence[tuple[Job, str, dict[str, object]]], what: str) -> list[dict[str, object]]:
-        """Returns the results of jobs (each with its network's hash and details), from the store where it has them."""
-        results: dict[int, dict[str, object]] = {}
-        missing = []
+        """Returns the results of jobs (each with its network's hash and details), from the store where it has them.
+
+        Equal jobs that save to the same file, or to none, are run once.
+        """
+        results: dict[tuple[str, str | None], dict[str, object]] = {}
+        missing: dict[tuple[str, str | None], int] = {}
         for index, (job, _, _) in enumerate(jobs):
             known = self.store.get(job.key)
             if known is not None and (job.kind == "test" or job.saved is None or Path(job.saved).exists()):
-                results[index] = known
+                results[job.key, job.saved] = known
             else:
-                missing.append(index)
-        done = len(results)
-        for position, outcome in self.executor.map(run_job, [jobs[index][0] for index in missing]):
-            index = missing[position]
-            job, network, detail = jobs[index]
+                missing.setdefault((job.key, job.saved), index)
+        whole = len(results) + len(missing)
+        indices = list(missing.values())
+        for position, outcome in self.executor.map(run_job, [jobs[index][0] for index in indices]):
+            job, network, detail = jobs[indices[position]]
             result = json.loads(json.dumps(dict(outcome.result)))
             self.store.put(
                 job.key,
@@ -155,11 +158,10 @@ class Synthesis:
                 result=result,
                 seconds=outcome.seconds,
             )
-            results[index] = result
-            done += 1
+            results[job.key, job.saved] = result
             accuracy = result.get("accuracy")
-            self.progress.advance(done, len(jobs), what if accuracy is None else f"{what}: {accuracy:.2f}%")
-        return [results[index] for index in range(len(jobs))]
+            self.progress.advance(len(results), whole, what if accuracy is None else f"{what}: {accuracy:.2f}%")
+        return [results[job.key, job.saved] for job, _, _ in jobs]
 
     def train_fully(self, network: Network, name: str, detail: dict[str, object]) -> tuple[Job, str, dict[str, object]]:
         """Returns the job of a full training, its weights to be saved in the run directory under `name`.

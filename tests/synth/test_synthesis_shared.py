@@ -11,6 +11,7 @@ from gensynth.ir import ParseError, load_network
 from gensynth.synth import LocalExecutor, synthesize
 from gensynth.synth.config import parse_config
 from gensynth.synth.evaluation import Job, TaskReference, run_job
+from gensynth.synth.synthesis import Synthesis
 
 CONFIG = """
 requirements = ["macs <= 400K"]
@@ -131,3 +132,21 @@ def test_keys_of_trainings_without_a_teacher_do_not_depend_on_distillation(finis
     assert replace(plain, recipe=rounded).key == plain.key, "nobody teaches"
     assert replace(taught, recipe=replace(recipe, teacher_precision="bfloat16")).key != taught.key
     assert run_job(taught).result["accuracy"] > 50.0
+
+
+def test_equal_jobs_of_one_batch_are_run_once_unless_they_save_to_different_files(finished, tmp_path):
+    class Counting(LocalExecutor):
+        def map(self, function, items):
+            ran.extend(items)
+            return super().map(function, items)
+
+    ran: list[Job] = []
+    text = (finished[0].out / "prototype.gsir").read_text()
+    short = Job("search", text, TaskReference("digits"), 0, replace(parse_config(CONFIG).training, distillation=0.0))
+    files = [str(tmp_path / name) for name in ("one.safetensors", "two.safetensors")]
+    jobs = [short, short, *(replace(short, saved=saved) for saved in files)]
+    synthesis = Synthesis(parse_config(CONFIG), tmp_path, executor=Counting(0))
+    results = synthesis.evaluate([(job, "x", {}) for job in jobs], "training")
+    assert ran == [jobs[0], jobs[2], jobs[3]]
+    assert len(results) == 4 and all(result == results[0] for result in results)
+    assert synthesis.evaluate([(job, "x", {}) for job in jobs], "training") == results and len(ran) == 3
