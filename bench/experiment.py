@@ -252,9 +252,7 @@ class Run:
         """
         generator = generator_under(synthesis, requirements)
         explorer = Explorer(synthesis.inquisitor, synthesis.config.search)
-        synthesis.inquisitor.look_at(generator.graph)
-        distinct = generator.distinct(range(POOL))
-        ranked = synthesis.inquisitor.rank([explorer.candidate(generator, decided) for decided in distinct])
+        ranked = explorer.ranked(generator, range(POOL))
         likely = [explorer.origin(item) for item in ranked[: self.experiment.judged]]
         networks = [Network(origin.decided.graph, origin.weights()) for origin in likely]
         jobs = [self.job(synthesis, network, None, {"what": "choice", "point": point}) for network in networks]

@@ -71,10 +71,7 @@ class Emission:
         """Returns the candidates of the seed pool, each architecture once at its first seed, the best first."""
         synthesis = self.synthesis
         explorer = Explorer(synthesis.inquisitor, synthesis.config.search)
-        synthesis.inquisitor.look_at(self.generator.graph)
-        family = self.generator.distinct(range(self.settings.pool))
-        ranked = synthesis.inquisitor.rank([explorer.candidate(self.generator, decided) for decided in family])
-        likely = ranked[: max(_PROBED, self.settings.seeds)]
+        likely = explorer.ranked(self.generator, range(self.settings.pool))[: max(_PROBED, self.settings.seeds)]
         fresh = [item for item in likely if item.scores is None]
         jobs = [synthesis.probe_job(explorer.origin(item), cycle=0) for item in fresh]
         explorer.take_probes(fresh, synthesis.evaluate(jobs, "probe"))

@@ -125,6 +125,11 @@ class Explorer:
                 if index != start[identifier]:
                     yield {**start, identifier: index}
 
+    def ranked(self, generator: Generator, seeds: Sequence[int]) -> list[Candidate]:
+        """Returns the candidates of some seeds, each architecture once at its first seed, the most promising first."""
+        self.inquisitor.look_at(generator.graph)
+        return self.inquisitor.rank([self.candidate(generator, decided) for decided in generator.distinct(seeds)])
+
     def probed(self) -> list[Candidate]:
         """Returns every candidate that has been probed."""
         return [item for item in self.inquisitor.candidates.values() if item.scores is not None]
