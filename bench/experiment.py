@@ -1,7 +1,7 @@
 """An experiment: hand-made networks, a synthesis, and its FermiNets at several operating points, by one recipe.
 
 python bench/experiment.py bench/experiments/cifar10.toml --data FOLDER [--out runs/results-cifar10] [--form quick]
-    [--stages baselines,synthesis,points,control,family,sharing,test,artifact] [--device cuda] [--processes N]
+    [--stages baselines,synthesis,points,control,family,sharing,cost,test,artifact] [--device cuda] [--processes N]
     [--json OUT]
 
 Every stage leaves its evaluations in a store below --out, so a run that was cut off goes on where it was, and stages
@@ -21,6 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from experiment_cost import cost_of, time_trainings
 from experiment_file import Experiment, load_experiment
 from harness import machine
 from sharing import tau
@@ -52,7 +53,7 @@ from gensynth.synth.synthesis import Synthesis
 Row = dict[str, Any]
 Prepared = tuple[Job, str, dict[str, object]]
 
-STAGES = ("baselines", "synthesis", "points", "control", "family", "sharing", "test", "artifact")
+STAGES = ("baselines", "synthesis", "points", "control", "family", "sharing", "cost", "test", "artifact")
 
 POOL = 256
 """An operating point is chosen among so many seeds, from 0 on."""
@@ -266,7 +267,7 @@ class Run:
         if found is None:
             raise UsageError(f"{self.out} has no FermiNets yet", hint="run the stage 'points' first")
         row = found["rows"][0]
-        name = f"{row['name']}, from fresh weights"
+        name = f"{row['point']} from fresh weights"
         network = Network(load_network(self.out / row["path"]).graph)
         with self.opened("control") as synthesis:
             rate = self.sweep(synthesis, {name: network})[name]
@@ -317,6 +318,17 @@ class Run:
             ]
         found = {"recipe": words(recipe), "networks": rows, "tau": tau(rows, "shared"), "tau_macs": tau(rows, "macs")}
         self.keep("sharing", found)
+
+    def cost(self) -> None:
+        """Times the training of the prototype and that of the shared weights in turn."""
+        with self.learned() as synthesis:
+            prototype = load_network(synthesis.out / "prototype.gsir")
+            opened = load_network(synthesis.out / "generators" / "000.gsir")
+            shared = self.config.shared_training
+            assert shared is not None
+            alone = replace(self.config.training, distillation=0.0)
+            found = time_trainings(prototype, opened, synthesis.task, alone, shared, self.config.device)
+        self.keep("cost", found)
 
     def rows(self) -> list[Row]:
         """Returns the rows of all networks that have been fully trained."""
@@ -403,15 +415,7 @@ class Run:
             result |= tested
         learned = self.kept("synthesis")
         if learned:
-            spent = learned["seconds"]
-            total = sum(seconds for name, seconds in spent.items() if name != "prototype")
-            result["cost"] = {
-                "prototype_seconds": spent["prototype"],
-                "shared_seconds": spent["shared"],
-                "search_seconds": total - spent["shared"],
-                "synthesis_seconds": total,
-                "ratio": total / spent["prototype"],
-            }
+            result["cost"] = cost_of(learned["seconds"], self.kept("cost"))
         for name in ("family", "sharing", "artifact"):
             if self.kept(name):
                 result[name] = self.kept(name)

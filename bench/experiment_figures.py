@@ -318,9 +318,16 @@ def _cost(found: Found) -> Figure | None:
     measured = "" if ratio is None else f" {ratio:.2f}"
     text = f"synthesis:{measured} trainings of the prototype, at most {MOST_COST:g}"
     columns = ["what", "seconds", "trainings of the prototype"]
-    return _figure(
-        "cost of the synthesis", columns, cells, [_told(None if ratio is None else ratio <= MOST_COST, text)]
-    )
+    notes = [_told(None if ratio is None else ratio <= MOST_COST, text)]
+    timed = cost.get("timed")
+    if timed:
+        first, second = (1e3 * timed[name]["seconds_per_image"] for name in ("prototype", "shared"))
+        notes.append(
+            f"Both trainings were timed in turn, {timed['repetitions']} times {timed['images']:,} images:"
+            f" {first:.2f} ms an image for the prototype, {second:.2f} for the shared weights (medians), times"
+            f" {timed['prototype']['images']:,} and {timed['shared']['images']:,} images. The search: as it took."
+        )
+    return _figure("cost of the synthesis", columns, cells, notes)
 
 
 def _artifact(found: Found) -> Figure | None:

@@ -26,8 +26,8 @@ class _Dot(NamedTuple):
     label: str
 
 
-POINTS = ("ferminet", "control")
-"""Kinds that go by the letter of their operating point."""
+LABELS = {"ferminet": "{point}", "control": "{point}, fresh"}
+"""What dots are called that do not go by their names."""
 
 _LOOKS = {
     "family": (".", "#56b4e9", 7.5),
@@ -75,7 +75,7 @@ def _dots(found: Found) -> Iterator[_Dot]:
     family = found.get("family") or {}
     items = [("family", "", item) for item in family.get("networks") or ()]
     items += [
-        (row["kind"], str(row.get("point") or row["name"]) if row["kind"] in POINTS else row["name"], row)
+        (row["kind"], LABELS.get(row["kind"], "{name}").format(**row), row)
         for row in networks_of(found)
     ]
     for kind, label, item in items:

@@ -59,9 +59,10 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         validation,
         config.shared_training,
         on.objective,
+        teacher=prototype.network,
         seed=options.seed,
         on_epoch=lambda report: print(
-            f"shared, epoch {report.epoch}: loss {report.loss:.3f}, largest {report.validation_accuracy:.2f}%",
+            f"shared, epoch {report.epoch}: loss {report.loss:.3f}, {report.validation_accuracy:.2f}%",
             flush=True,
         ),
     )

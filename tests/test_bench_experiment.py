@@ -169,13 +169,13 @@ def test_stages_leave_what_the_page_shows_and_go_on_where_they_were(
     assert {row["learning_rate"] for row in partial["sweep"]["found"]} == {0.0001, 0.01}
     assert partial["cost"]["ratio"] > 0 and "rows" not in partial
 
-    stages = "baselines,synthesis,points,control,family,sharing,test"
+    stages = "baselines,synthesis,points,control,family,sharing,cost,test"
     assert run(file, *common, "--stages", stages) == 0
     found = json.loads(stored.read_text())
     assert (found["metric"], found["image"]) == ("accuracy", [1, 8, 8])
     rows = {row["name"]: row for row in found["rows"]}
-    assert list(rows) == ["ResNet-8 (4)", "ResNet-8", "FermiNet A", "FermiNet D", "FermiNet A, from fresh weights"]
-    control = rows["FermiNet A, from fresh weights"]
+    assert list(rows) == ["ResNet-8 (4)", "ResNet-8", "FermiNet A", "FermiNet D", "A from fresh weights"]
+    control = rows["A from fresh weights"]
     assert control["params"] == rows["FermiNet A"]["params"] and control["kind"] == "control"
     assert rows["FermiNet D"]["params"] <= 3_000 < 6_000
     assert rows["FermiNet A"]["params"] <= 6_000
@@ -188,8 +188,13 @@ def test_stages_leave_what_the_page_shows_and_go_on_where_they_were(
     assert len(family) == 3 and all(item["feasible"] and item["params"] <= 3_000 for item in family)
     assert {"tau", "low", "high"} <= found["sharing"]["tau"].keys() and len(found["sharing"]["networks"]) == 3
 
+    timed, cost = found["cost"]["timed"], found["cost"]
+    assert cost["prototype_seconds"] == timed["prototype"]["seconds_per_image"] * timed["prototype"]["images"]
+    assert timed["prototype"]["images"] == 3 * timed["shared"]["images"], "3 epochs, and 1 for the shared weights"
+    assert cost["ratio"] == pytest.approx(cost["synthesis_seconds"] / cost["prototype_seconds"])
+
     again = tmp_path / "again.json"
-    assert run(file, "--out", str(out), "--json", str(again), "--stages", stages) == 0
+    assert run(file, "--out", str(out), "--json", str(again), "--stages", stages.replace(",cost", "")) == 0
     assert json.loads(again.read_text()) == found, "everything was found in the stores"
 
     file.write_text(EXPERIMENT.replace("params <= 3K", "params <= 4K"))

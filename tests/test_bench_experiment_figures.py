@@ -38,6 +38,9 @@ def network(name: str, kind: str, accuracy: float, params: int, macs: int, **mor
     }
 
 
+CONTROL = ["A from fresh weights"]
+
+
 @pytest.fixture
 def found() -> Found:
     """A whole experiment in which a goal of D is missed."""
@@ -67,6 +70,7 @@ def found() -> Found:
             network("FermiNet A", "ferminet", 68.01, 50_000, 20_000_000, point="A", seed=12),
             network("NASNet-A (2 @ 384)", "baseline", 68.0, 1_000_000, 100_000_000),
             network("MobileNet v1", "baseline", 63.0, 3_217_226, 46_384_128),
+            network(CONTROL[0], "control", 61.0, 50_000, 20_000_000, point="A"),
             network("ResNet-20", "prototype", 70.0, 269_722, 40_551_040),
         ],
         "published": [{"name": "MobileNet v1", "accuracy": 92.1, "epochs": 200, "source": "a | b"}],
@@ -172,7 +176,7 @@ def test_a_whole_run_has_every_table_and_nothing_unmeasured(found: Found) -> Non
 def test_networks_come_in_order_with_ratios_for_ferminets_only(found: Found) -> None:
     shown = figure(found, "networks")
     names = [cells[0] for cells in shown.rows]
-    assert names == ["NASNet-A (2 @ 384)", "MobileNet v1", "ResNet-20", "FermiNet A, seed 12", "FermiNet D, seed 7"]
+    assert names == ["NASNet-A (2 @ 384)", "MobileNet v1", "ResNet-20", "FermiNet A, seed 12", "FermiNet D, seed 7", *CONTROL]
     assert row(shown, "NASNet-A")[1:] == [
         *("68.00", "1,000,000", "100,000,000", "68.00", "90.00", "10.00", "100.0", "10.00"),
         *("", "", ""),
@@ -239,6 +243,14 @@ def test_tau_and_cost_are_held_against_their_goals(found: Found) -> None:
     assert notes(found, "cost") == "yes: synthesis: 2.00 trainings of the prototype, at most 3"
     assert row(figure(found, "cost"), "training the shared")[1:] == ["150.0", "1.50"]
     found["sharing"]["tau"]["tau"] = 0.59
+    found["cost"]["timed"] = {
+        "images": 192,
+        "repetitions": 5,
+        "prototype": {"seconds_per_image": 0.02, "images": 4_000},
+        "shared": {"seconds_per_image": 0.0105, "images": 12_000},
+    }
+    assert "5 times 192 images: 20.00 ms an image for the prototype, 10.50 for the" in notes(found, "cost")
+    del found["cost"]["timed"]
     found["cost"]["ratio"] = 3.01
     assert notes(found, "weight sharing").startswith("NO: ")
     assert notes(found, "cost") == "NO: synthesis: 3.01 trainings of the prototype, at most 3"
@@ -288,7 +300,7 @@ def test_no_rows_at_all_is_told(found: Found, tmp_path: Path) -> None:
     (only,) = experiment_figures(started)
     assert only.rows == [["not measured yet", *[""] * (len(only.columns) - 1)]]
     assert "not measured yet: FermiNet D: how many times the information density of SSD, at least 60" in only.notes
-    assert "Not measured yet: the baselines; the prototype; the FermiNets; learning rates;" in only.notes[-1]
+    assert "Not measured yet: the baselines; the prototype; the FermiNets; one of them from fresh weights; learning rates;" in only.notes[-1]
     assert not experiment_plot(started, tmp_path / "plot.svg") and not list(tmp_path.iterdir())
     assert experiment_about({"task": "persons"}) == ""
 
