@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,7 +21,7 @@ from .checkpoint import Checkpoint, State, training_digest
 from .module import NetworkModule, to_torch, weights_of
 from .objectives import Objective
 from .recipe import Recipe
-from .sharing import SharedModule, share_weights
+from .sharing import KEPT, SharedModule, share_weights
 from .training import CLASSIFICATION, Data, EpochReport, Evaluation, Run, device_of, examples_of, judge, teacher_for
 
 __all__ = ["SharedTraining", "evaluate_shared", "train_shared"]
@@ -71,7 +70,8 @@ def train_shared(
     Where the recipe distils, `teacher`, a trained network with the same outputs, has the place of the largest, as in
     Cai et al. (arXiv 1908.09791, section 3.3). Only the `sampled` networks are trained, by the labels and, by the
     recipe's share, by what the teacher gives; every other one of them is walked to the generator's requirements, as
-    when networks are emitted. So a step costs networks of the size that is wanted, and one forward pass of the teacher.
+    when networks are emitted. They are those of 256 seeds, over and over, as to make a network anew takes as long as to
+    train it. So a step costs networks of the size that is wanted, and one forward pass of the teacher.
 
     The module starts from the generator's weights where it has some; `maps` is as for `SharedModule`. What is returned
     is the moving average where the recipe keeps one. `checkpoint` and `checkpoint_every` are as for `train`.
@@ -150,6 +150,7 @@ class _Sandwich(Run[SharedModule]):
         self._emitting = Materializer(shared.graph)
         self._sampled = sampled
         self._next_seed = seed * 1_000_000_000
+        self._kept: dict[int, Decisions] = {}
         if teacher is None:
             self.reported: Decisions
             self._smallest: Decisions
@@ -169,14 +170,18 @@ class _Sandwich(Run[SharedModule]):
         """Adds the gradients of a batch, and returns the loss."""
         seeds = range(self._next_seed, self._next_seed + self._sampled)
         self._next_seed += self._sampled
+        if self.teacher is not None:
+            return self._led_by_teacher(inputs, labels, [self._emitted(seed % KEPT) for seed in seeds])
         drawn = [self.module.materializer.draw(seed) for seed in seeds]
-        if self.teacher is None:
-            return self._led_by_largest(inputs, labels, [self._smallest, *drawn])
-        emitted = [
-            _within(partial(self._emitting.materialize, seed), decisions) if seed % 2 == 0 else decisions
-            for seed, decisions in zip(seeds, drawn, strict=True)
-        ]
-        return self._led_by_teacher(inputs, labels, emitted)
+        return self._led_by_largest(inputs, labels, [self._smallest, *drawn])
+
+    def _emitted(self, seed: int) -> Decisions:
+        """Returns the decisions of a seed, those of an even one walked to the requirements."""
+        if seed not in self._kept:
+            drawn = self.module.materializer.draw(seed)
+            walked = _within(lambda: self._emitting.materialize(seed), drawn) if seed % 2 == 0 else drawn
+            self._kept[seed] = walked
+        return self._kept[seed]
 
     def _led_by_largest(self, inputs: Tensor, labels: Tensor, small: Sequence[Decisions]) -> Tensor:
         """Adds the gradients of the largest network by the labels, and of others by what it gives; returns its loss."""
