@@ -21,12 +21,15 @@ from .checkpoint import Checkpoint, State, training_digest
 from .module import NetworkModule, to_torch, weights_of
 from .objectives import Objective
 from .recipe import Recipe
-from .sharing import KEPT, SharedModule, share_weights
+from .sharing import SharedModule, share_weights
 from .training import CLASSIFICATION, Data, EpochReport, Evaluation, Run, device_of, examples_of, judge, teacher_for
 
 __all__ = ["SharedTraining", "evaluate_shared", "train_shared"]
 
 Decisions = Mapping[str, int]
+
+_SEEDS = 256
+"""With a teacher the networks of so many seeds are trained; a module keeps them all ready."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +73,8 @@ def train_shared(
     Where the recipe distils, `teacher`, a trained network with the same outputs, has the place of the largest, as in
     Cai et al. (arXiv 1908.09791, section 3.3). Only the `sampled` networks are trained, by the labels and, by the
     recipe's share, by what the teacher gives; every other one of them is walked to the generator's requirements, as
-    when networks are emitted. They are those of 256 seeds, over and over, as to make a network anew takes as long as to
-    train it. So a step costs networks of the size that is wanted, and one forward pass of the teacher.
+    when networks are emitted. So a step costs networks of the size that is wanted, and one forward pass of the teacher.
+    They are those of 256 seeds, over and over: to make a network anew takes a good part of a step.
 
     The module starts from the generator's weights where it has some; `maps` is as for `SharedModule`. What is returned
     is the moving average where the recipe keeps one. `checkpoint` and `checkpoint_every` are as for `train`.
@@ -171,7 +174,7 @@ class _Sandwich(Run[SharedModule]):
         seeds = range(self._next_seed, self._next_seed + self._sampled)
         self._next_seed += self._sampled
         if self.teacher is not None:
-            return self._led_by_teacher(inputs, labels, [self._emitted(seed % KEPT) for seed in seeds])
+            return self._led_by_teacher(inputs, labels, [self._emitted(seed % _SEEDS) for seed in seeds])
         drawn = [self.module.materializer.draw(seed) for seed in seeds]
         return self._led_by_largest(inputs, labels, [self._smallest, *drawn])
 

@@ -27,7 +27,7 @@ from .module import NetworkModule, to_torch
 
 __all__ = ["SharedModule", "SharedNetwork", "share_weights"]
 
-KEPT = 256
+_KEPT = 288
 """Networks that are kept ready to run; those used longest ago are made anew when they are asked for."""
 
 Indices = npt.NDArray[np.int64]
@@ -225,7 +225,7 @@ class SharedModule(Scope):
             assert numbers is not None
             found = SharedNetwork(self, graph, numbers)  # type: ignore[arg-type]
             self._networks[key] = found
-            if len(self._networks) > KEPT:
+            if len(self._networks) > _KEPT:
                 self._networks.popitem(last=False)
         self._networks.move_to_end(key)
         return found
