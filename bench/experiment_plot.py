@@ -74,10 +74,7 @@ def _dots(found: Found) -> Iterator[_Dot]:
     """Returns what has a place in both panels, the family first."""
     family = found.get("family") or {}
     items = [("family", "", item) for item in family.get("networks") or ()]
-    items += [
-        (row["kind"], LABELS.get(row["kind"], "{name}").format(**row), row)
-        for row in networks_of(found)
-    ]
+    items += [(row["kind"], LABELS.get(row["kind"], "{name}").format(**row), row) for row in networks_of(found)]
     for kind, label, item in items:
         macs, params, accuracy = (item.get(key) for key in ("macs", "params", "accuracy"))
         if macs and params and accuracy is not None and math.isfinite(accuracy):

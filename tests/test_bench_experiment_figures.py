@@ -176,7 +176,14 @@ def test_a_whole_run_has_every_table_and_nothing_unmeasured(found: Found) -> Non
 def test_networks_come_in_order_with_ratios_for_ferminets_only(found: Found) -> None:
     shown = figure(found, "networks")
     names = [cells[0] for cells in shown.rows]
-    assert names == ["NASNet-A (2 @ 384)", "MobileNet v1", "ResNet-20", "FermiNet A, seed 12", "FermiNet D, seed 7", *CONTROL]
+    assert names == [
+        "NASNet-A (2 @ 384)",
+        "MobileNet v1",
+        "ResNet-20",
+        "FermiNet A, seed 12",
+        "FermiNet D, seed 7",
+        *CONTROL,
+    ]
     assert row(shown, "NASNet-A")[1:] == [
         *("68.00", "1,000,000", "100,000,000", "68.00", "90.00", "10.00", "100.0", "10.00"),
         *("", "", ""),
@@ -300,7 +307,10 @@ def test_no_rows_at_all_is_told(found: Found, tmp_path: Path) -> None:
     (only,) = experiment_figures(started)
     assert only.rows == [["not measured yet", *[""] * (len(only.columns) - 1)]]
     assert "not measured yet: FermiNet D: how many times the information density of SSD, at least 60" in only.notes
-    assert "Not measured yet: the baselines; the prototype; the FermiNets; one of them from fresh weights; learning rates;" in only.notes[-1]
+    assert (
+        "Not measured yet: the baselines; the prototype; the FermiNets; one of them from fresh weights; learning rates;"
+        in only.notes[-1]
+    )
     assert not experiment_plot(started, tmp_path / "plot.svg") and not list(tmp_path.iterdir())
     assert experiment_about({"task": "persons"}) == ""
 
