@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,8 +104,11 @@ def train_shared(
     with torch.random.fork_rng(devices=devices, device_type="cuda"):
         torch.manual_seed(seed)
         data = Data.on(examples_of(training, recipe, seed), where, recipe.layout)
-        leading = None if taught is None else to_torch(taught).to(where).eval()
-        run = _Sandwich(shared, recipe, objective, data, seed, sampled, leading)
+        run: _Together
+        if taught is None:
+            run = _Sandwich(shared, recipe, objective, data, seed, sampled)
+        else:
+            run = _Led(shared, recipe, objective, data, seed, sampled, to_torch(taught).to(where).eval())
         with run.kept_in(file):
             for epoch in run.epochs():
                 loss = run.epoch(epoch)
@@ -135,8 +138,61 @@ def evaluate_shared(
     return judge(network, Data.on(examples, shared.place), objective, nullcontext())
 
 
-class _Sandwich(Run[SharedModule]):
-    """A training of a weight-sharing module: every step adds the gradients of several networks."""
+class _Together(Run[SharedModule]):
+    """A training of a weight-sharing module: every step adds the gradients of several networks.
+
+    `reported` are the decisions of the network that reports are about.
+    """
+
+    reported: Decisions
+
+    def __init__(
+        self, shared: SharedModule, recipe: Recipe, objective: Objective, data: Data, seed: int, sampled: int
+    ) -> None:
+        super().__init__(shared, shared.graph.name, recipe, objective, data, seed)
+        self._sampled = sampled
+        self._next_seed = seed * 1_000_000_000
+
+    def snapshot(self) -> State:
+        return {**super().snapshot(), "next_seed": self._next_seed}
+
+    def restore(self, state: State) -> None:
+        super().restore(state)
+        self._next_seed = state["next_seed"]
+
+    def next_seeds(self) -> range:
+        """Returns the seeds of the networks to be trained in this step."""
+        self._next_seed += self._sampled
+        return range(self._next_seed - self._sampled, self._next_seed)
+
+
+class _Sandwich(_Together):
+    """The largest network learns from the labels, the smallest and some drawn from what the largest gives."""
+
+    def __init__(
+        self, shared: SharedModule, recipe: Recipe, objective: Objective, data: Data, seed: int, sampled: int
+    ) -> None:
+        super().__init__(shared, recipe, objective, data, seed, sampled)
+        self.reported, self._smallest = extremes(shared.materializer)
+
+    def backward(self, inputs: Tensor, labels: Tensor) -> Tensor:
+        """Adds the gradients of a batch, and returns the loss of the largest network."""
+        shared, objective = self.module, self.objective
+        drawn = [shared.materializer.draw(seed) for seed in self.next_seeds()]
+        with self.autocast():
+            outputs = shared.network(self.reported)(inputs)
+            loss = objective.loss(outputs, labels, self.recipe.label_smoothing)
+        torch.autograd.backward(loss)
+        taught = outputs.detach() if isinstance(outputs, Tensor) else tuple(output.detach() for output in outputs)
+        for decisions in (self._smallest, *drawn):
+            with self.autocast():
+                distance = objective.distillation(shared.network(decisions)(inputs), taught)
+            torch.autograd.backward(distance)
+        return loss.detach()
+
+
+class _Led(_Together):
+    """Networks learn from labels and a teacher; those of even seeds meet the requirements, the others are as drawn."""
 
     def __init__(
         self,
@@ -146,72 +202,34 @@ class _Sandwich(Run[SharedModule]):
         data: Data,
         seed: int,
         sampled: int,
-        teacher: NetworkModule | None,
+        teacher: NetworkModule,
     ) -> None:
-        super().__init__(shared, shared.graph.name, recipe, objective, data, seed)
+        super().__init__(shared, recipe, objective, data, seed, sampled)
         self.teacher = teacher
         self._emitting = Materializer(shared.graph)
-        self._sampled = sampled
-        self._next_seed = seed * 1_000_000_000
-        self._kept: dict[int, Decisions] = {}
-        if teacher is None:
-            self.reported: Decisions
-            self._smallest: Decisions
-            self.reported, self._smallest = extremes(shared.materializer)
-        else:
-            likeliest = self._emitting.most_likely()
-            self.reported = _within(lambda: self._emitting.from_decisions(likeliest), likeliest)
-
-    def snapshot(self) -> State:
-        return {**super().snapshot(), "next_seed": self._next_seed}
-
-    def restore(self, state: State) -> None:
-        super().restore(state)
-        self._next_seed = state["next_seed"]
+        self._decisions: dict[int, Decisions] = {}
+        likeliest = self._emitting.most_likely()
+        self.reported = _within(lambda: self._emitting.from_decisions(likeliest), likeliest)
 
     def backward(self, inputs: Tensor, labels: Tensor) -> Tensor:
-        """Adds the gradients of a batch, and returns the loss."""
-        seeds = range(self._next_seed, self._next_seed + self._sampled)
-        self._next_seed += self._sampled
-        if self.teacher is not None:
-            return self._led_by_teacher(inputs, labels, [self._emitted(seed % _SEEDS) for seed in seeds])
-        drawn = [self.module.materializer.draw(seed) for seed in seeds]
-        return self._led_by_largest(inputs, labels, [self._smallest, *drawn])
-
-    def _emitted(self, seed: int) -> Decisions:
-        """Returns the decisions of a seed, those of an even one walked to the requirements."""
-        if seed not in self._kept:
-            drawn = self.module.materializer.draw(seed)
-            walked = _within(lambda: self._emitting.materialize(seed), drawn) if seed % 2 == 0 else drawn
-            self._kept[seed] = walked
-        return self._kept[seed]
-
-    def _led_by_largest(self, inputs: Tensor, labels: Tensor, small: Sequence[Decisions]) -> Tensor:
-        """Adds the gradients of the largest network by the labels, and of others by what it gives; returns its loss."""
-        shared, objective = self.module, self.objective
-        with self.autocast():
-            outputs = shared.network(self.reported)(inputs)
-            loss = objective.loss(outputs, labels, self.recipe.label_smoothing)
-        torch.autograd.backward(loss)
-        taught = outputs.detach() if isinstance(outputs, Tensor) else tuple(output.detach() for output in outputs)
-        for decisions in small:
-            with self.autocast():
-                distance = objective.distillation(shared.network(decisions)(inputs), taught)
-            torch.autograd.backward(distance)
-        return loss.detach()
-
-    def _led_by_teacher(self, inputs: Tensor, labels: Tensor, drawn: Sequence[Decisions]) -> Tensor:
-        """Adds the gradients of networks by the labels and by what the teacher gives, and returns their mean loss."""
+        """Adds the gradients of a batch, and returns the mean loss of the networks."""
         total = torch.zeros((), device=inputs.device)
         taught = self.taught(inputs)
-        for decisions in drawn:
+        for seed in self.next_seeds():
             with self.autocast():
-                outputs = self.module.network(decisions)(inputs)
+                outputs = self.module.network(self._decided(seed % _SEEDS))(inputs)
                 loss = self.objective.loss(outputs, labels, self.recipe.label_smoothing)
                 loss = self.distilled(loss, outputs, taught)
             torch.autograd.backward(loss)
             total += loss.detach()
-        return total / len(drawn)
+        return total / self._sampled
+
+    def _decided(self, seed: int) -> Decisions:
+        if seed not in self._decisions:
+            drawn = self.module.materializer.draw(seed)
+            walked = _within(lambda: self._emitting.materialize(seed), drawn) if seed % 2 == 0 else drawn
+            self._decisions[seed] = walked
+        return self._decisions[seed]
 
 
 def _within(decide: Callable[[], Decided], otherwise: Decisions) -> Decisions:
