@@ -81,7 +81,8 @@ class Assessment:
         self._spread = encoding.spread or _spread(encoded.rows[mine])
         shortcuts = encoded.shortcuts if settings.shortcuts else np.zeros_like(encoded.shortcuts)
         self._encoded = encoded.rows[mine], shortcuts[mine]
-        self.forecast = Forecast(everyone, encoded.rows[mine], encoded.rows[len(labels) :], self._spread)
+        devices = len(inquisitor.meter.models)
+        self.forecast = Forecast(everyone, encoded.rows[mine], encoded.rows[len(labels) :], self._spread, devices)
         self._before = None
         if past:
             figures = np.array(

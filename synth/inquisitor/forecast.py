@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from gensynth.passes.cost import Totals
+from gensynth.passes.cost import OnDevice, Totals
 
 from .candidate import Candidate
 
@@ -38,10 +38,12 @@ class Forecast:
     for networks that were built.
     """
 
-    def __init__(self, everyone: Sequence[Candidate], rows: Vector, population: Vector, spread: float) -> None:
+    def __init__(
+        self, everyone: Sequence[Candidate], rows: Vector, population: Vector, spread: float, devices: int = 0
+    ) -> None:
         """Takes networks with their encoded decisions, shape [n, columns], and networks that ranks are taken among.
 
-        `spread` is the mean squared distance of two networks of the program.
+        `spread` is the mean squared distance of two networks of the program; costs are known on so many `devices`.
         """
         everything = np.vstack([rows, population]) if len(population) else rows
         length = max(_LENGTH * spread, 1e-9)
@@ -57,7 +59,7 @@ class Forecast:
             told[probed] = scores
             self.merit = _merit(told[: len(rows)], told[len(rows) :] if len(population) else scores)
         if not built:
-            self.log_costs = np.zeros((len(rows), len(Totals._fields)))
+            self.log_costs = np.zeros((len(rows), len(Totals._fields) + devices * len(OnDevice._fields)))
             self.log_deviations = np.full_like(self.log_costs, np.inf)
             return
         logs = np.log(np.array([costs_of(everyone[index]) for index in built]))

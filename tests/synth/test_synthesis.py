@@ -206,6 +206,15 @@ def test_requirements_that_no_network_meets_are_found_before_any_search(tmp_path
         synthesize(path, tmp_path / "run", executor=LocalExecutor(0))
 
 
+def test_a_requirement_on_a_device_holds_from_the_first_cycle_on(tmp_path):
+    path = tmp_path / "energy.toml"
+    asked = 'requirements = ["params <= 20K", "energy <= 8mJ @ tegra-x2-gpu:fp16"]\nperformance = "accuracy"'
+    text = CONFIG.replace(CONFIG.strip().splitlines()[0], asked)
+    path.write_text(text.replace("draws = 8", "draws = 48"))  # more than are probed without a look
+    found = synthesize(path, tmp_path / "run", executor=LocalExecutor(0))
+    assert all(row["feasible"] and row["energy_mj"] <= 8.0 for row in found.summary["networks"])
+
+
 def test_the_demo_configuration_reads():
     config = load_config("examples/digits.toml")
     assert config.task == "digits"
