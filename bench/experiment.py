@@ -15,7 +15,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -240,20 +240,25 @@ class Run:
         """Chooses and trains the network of each operating point."""
         with self.learned(again=True) as synthesis:
             jobs, rows = [], []
+            taken: set[str] = set()
             for point, requirements in self.experiment.points.items():
-                network, seed = self.best_under(synthesis, requirements, point)
+                network, seed = self.best_under(synthesis, requirements, point, taken)
+                taken.add(architecture_hash(network.graph))
                 jobs.append(synthesis.train_fully(network, f"point-{point}", {"what": "point", "point": point}))
                 rows.append({"name": f"FermiNet {point}", "kind": "ferminet", "point": point, "seed": seed})
             self.keep("points", {"rows": self.trained(synthesis, jobs, rows, "FermiNets")})
 
-    def best_under(self, synthesis: Synthesis, requirements: tuple[str, ...], point: str) -> tuple[Network, int]:
+    def best_under(
+        self, synthesis: Synthesis, requirements: tuple[str, ...], point: str, taken: Collection[str]
+    ) -> tuple[Network, int]:
         """Returns the network that promises most among the seeds of the generator under requirements, and its seed.
 
         Those that the inquisitor believes in most are judged on validation data with their slices of shared weights.
+        Architectures that are taken, by hash, are left out.
         """
         generator = generator_under(synthesis, requirements)
         explorer = Explorer(synthesis.inquisitor, synthesis.config.search)
-        ranked = explorer.ranked(generator, range(POOL))
+        ranked = [item for item in explorer.ranked(generator, range(POOL)) if item.hash not in taken]
         likely = [explorer.origin(item) for item in ranked[: self.experiment.judged]]
         networks = [Network(origin.decided.graph, origin.weights()) for origin in likely]
         jobs = [self.job(synthesis, network, None, {"what": "choice", "point": point}) for network in networks]
