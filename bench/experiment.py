@@ -296,7 +296,7 @@ class Run:
                     "seed": seed,
                     **counts(network.graph),
                     "accuracy": result["accuracy"],
-                    "feasible": generator.materializer.violation(totals(network.graph)) == 0.0,
+                    "feasible": generator.materializer.violation(generator.materializer.meter(network.graph)) == 0.0,
                 }
                 for seed, network, result in zip(seeds, networks, synthesis.evaluate(jobs, "family"), strict=True)
             ]

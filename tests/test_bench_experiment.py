@@ -72,7 +72,7 @@ A = ["params <= 6K"]
 D = ["params <= 3K"]
 
 [family]
-requirements = ["params <= 3K"]
+requirements = ["params <= 3K", "energy <= 20mJ @ tegra-x2-gpu:fp16"]
 networks = 3
 epochs = 1
 examples = 128
