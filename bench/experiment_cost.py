@@ -22,7 +22,9 @@ from gensynth.synth.tasks import Task
 __all__ = ["cost_of", "time_trainings"]
 
 BATCHES = 24
-REPETITIONS = 5
+REPETITIONS = 3
+NETWORKS = 16
+"""A long training makes each of its networks once and then keeps it: so a short one is to have few."""
 
 
 def time_trainings(
@@ -40,7 +42,17 @@ def time_trainings(
         train(Network(prototype.graph), images, None, first, task.objective, device=device)
 
     def together() -> None:
-        train_shared(generator, images, None, second, task.objective, teacher=prototype, maps=False, device=device)
+        train_shared(
+            generator,
+            images,
+            None,
+            second,
+            task.objective,
+            teacher=prototype,
+            networks=NETWORKS,
+            maps=False,
+            device=device,
+        )
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

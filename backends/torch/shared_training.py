@@ -28,9 +28,6 @@ __all__ = ["SharedTraining", "evaluate_shared", "train_shared"]
 
 Decisions = Mapping[str, int]
 
-_SEEDS = 256
-"""With a teacher the networks of so many seeds are trained; a module keeps them all ready."""
-
 
 @dataclass(frozen=True)
 class SharedTraining:
@@ -58,6 +55,7 @@ def train_shared(
     *,
     teacher: Network | None = None,
     sampled: int = 2,
+    networks: int = 256,
     maps: bool = True,
     seed: int = 0,
     device: str | torch.device = "cpu",
@@ -74,7 +72,7 @@ def train_shared(
     Cai et al. (arXiv 1908.09791, section 3.3). Only the `sampled` networks are trained, by the labels and, by the
     recipe's share, by what the teacher gives; every other one of them is walked to the generator's requirements, as
     when networks are emitted. So a step costs networks of the size that is wanted, and one forward pass of the teacher.
-    They are those of 256 seeds, over and over: to make a network anew takes a good part of a step.
+    They are those of `networks` seeds, over and over: to make a network anew takes a good part of a step.
 
     The module starts from the generator's weights where it has some; `maps` is as for `SharedModule`. What is returned
     is the moving average where the recipe keeps one. `checkpoint` and `checkpoint_every` are as for `train`.
@@ -96,8 +94,9 @@ def train_shared(
             objective.check(graph, examples, what)
     file = None
     if checkpoint is not None:
+        others = sampled, networks, maps
         digest = training_digest(
-            "shared", generator, training, validation, recipe, objective, seed, where, sampled, maps, teacher=taught
+            "shared", generator, training, validation, recipe, objective, seed, where, *others, teacher=taught
         )
         file = Checkpoint(checkpoint, checkpoint_every, digest)
     devices = [where] if where.type == "cuda" else []
@@ -108,7 +107,8 @@ def train_shared(
         if taught is None:
             run = _Sandwich(shared, recipe, objective, data, seed, sampled)
         else:
-            run = _Led(shared, recipe, objective, data, seed, sampled, to_torch(taught).to(where).eval())
+            leading = to_torch(taught).to(where).eval()
+            run = _Led(shared, recipe, objective, data, seed, sampled, leading, networks)
         with run.kept_in(file):
             for epoch in run.epochs():
                 loss = run.epoch(epoch)
@@ -203,9 +203,11 @@ class _Led(_Together):
         seed: int,
         sampled: int,
         teacher: NetworkModule,
+        networks: int,
     ) -> None:
         super().__init__(shared, recipe, objective, data, seed, sampled)
         self.teacher = teacher
+        self._networks = networks
         self._emitting = Materializer(shared.graph)
         self._decisions: dict[int, Decisions] = {}
         likeliest = self._emitting.most_likely()
@@ -217,7 +219,7 @@ class _Led(_Together):
         taught = self.taught(inputs)
         for seed in self.next_seeds():
             with self.autocast():
-                outputs = self.module.network(self._decided(seed % _SEEDS))(inputs)
+                outputs = self.module.network(self._decided(seed % self._networks))(inputs)
                 loss = self.objective.loss(outputs, labels, self.recipe.label_smoothing)
                 loss = self.distilled(loss, outputs, taught)
             torch.autograd.backward(loss)

@@ -28,7 +28,8 @@ from .module import NetworkModule, to_torch
 __all__ = ["SharedModule", "SharedNetwork", "share_weights"]
 
 _KEPT = 288
-"""Networks that are kept ready to run; those used longest ago are made anew when they are asked for."""
+"""Networks that are kept ready to run, more than a training with a teacher goes through by default; those used longest
+ago are made anew when they are asked for."""
 
 Indices = npt.NDArray[np.int64]
 
