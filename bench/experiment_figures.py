@@ -322,11 +322,11 @@ def _cost(found: Found) -> Figure | None:
     timed = cost.get("timed")
     if timed:
         first, second = (1e3 * timed[name]["seconds_per_image"] for name in ("prototype", "shared"))
+        images = " and ".join(f"{timed[name]['images']:,}" for name in ("prototype", "shared"))
         notes.append(
             f"Both trainings were timed in turn, {timed['repetitions']} times {timed['images']:,} images:"
             f" {first:.2f} ms an image for the prototype, {second:.2f} for the shared weights (medians, their start"
-            f" included), times {timed['prototype']['images']:,} and {timed['shared']['images']:,} images. The search: as it"
-            " took."
+            f" included), times {images} images. The search: as it took."
         )
     return _figure("cost of the synthesis", columns, cells, notes)
 
