@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,48 +23,59 @@ from gensynth.synth.tasks import Task
 __all__ = ["cost_of", "time_trainings"]
 
 BATCHES = 24
+LONG = 3
+"""Epochs of the longer of two timed trainings: the shorter one has a single epoch."""
 REPETITIONS = 3
-NETWORKS = 16
-"""A long training makes each of its networks once and then keeps it: so a short one is to have few."""
+NETWORKS, ALL_NETWORKS = 16, 256
+"""Networks that a timed training of shared weights goes through, and that a whole one does by default."""
 
 
 def time_trainings(
     prototype: Network, generator: Network, task: Task, alone: Recipe, shared: Recipe, device: str = "cpu"
 ) -> dict[str, Any]:
-    """Returns how long an image takes in both trainings [s], on a CPU by one thread, and how many each takes in all.
+    """Returns what an image and the start of both trainings take [s], on a CPU by one thread, and how many there are.
 
-    `alone` is the recipe of the prototype, which comes trained, and `shared` that of the shared weights.
+    `alone` is the recipe of the prototype, which comes trained, and `shared` that of the shared weights. Each is timed
+    with one epoch and with several of the same images: what differs are images, and what is left is the start. Where
+    the prototype leads, most of the start is making networks, which are then kept: a whole training counts as many
+    starts as it has times the networks of a timed one.
     """
     images = task.split("train")
     timed = min(BATCHES * alone.batch_size, len(images))
-    first, second = (replace(recipe, epochs=1, examples=timed) for recipe in (alone, shared))
 
-    def one() -> None:
-        train(Network(prototype.graph), images, None, first, task.objective, device=device)
+    def one(epochs: int) -> None:
+        recipe = replace(alone, epochs=epochs, examples=timed)
+        train(Network(prototype.graph), images, None, recipe, task.objective, device=device)
 
-    def together() -> None:
-        train_shared(
-            generator,
-            images,
-            None,
-            second,
-            task.objective,
-            teacher=prototype,
-            networks=NETWORKS,
-            maps=False,
-            device=device,
-        )
+    def together(epochs: int) -> None:
+        recipe = replace(shared, epochs=epochs, examples=timed)
+        options: dict[str, Any] = {"teacher": prototype, "networks": NETWORKS, "maps": False, "device": device}
+        train_shared(generator, images, None, recipe, task.objective, **options)
 
+    starts = {"prototype": 1, "shared": ALL_NETWORKS // NETWORKS if shared.distillation else 1}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        taken = measure({"prototype": one, "shared": together}, REPETITIONS)
+        taken = measure(
+            {
+                f"{name} {epochs}": partial(run, epochs)
+                for name, run in (("prototype", one), ("shared", together))
+                for epochs in (1, LONG)
+            },
+            REPETITIONS,
+        )
     finally:
         torch.set_num_threads(threads)
     found: dict[str, Any] = {"images": timed, "repetitions": REPETITIONS}
     for name, recipe in (("prototype", alone), ("shared", shared)):
-        whole = recipe.epochs * (min(recipe.examples, len(images)) if recipe.examples else len(images))
-        found[name] = {"seconds_per_image": taken[name].median / timed, "images": whole}
+        short, long = (taken[f"{name} {epochs}"].median for epochs in (1, LONG))
+        image = max(0.0, long - short) / ((LONG - 1) * timed)
+        found[name] = {
+            "seconds_per_image": image,
+            "images": recipe.epochs * (min(recipe.examples, len(images)) if recipe.examples else len(images)),
+            "start_seconds": max(0.0, short - image * timed),
+            "starts": starts[name],
+        }
     return found
 
 
@@ -74,7 +86,9 @@ def cost_of(spent: Mapping[str, float], timed: Mapping[str, Any] | None) -> dict
     """
     seconds = dict(spent)
     if timed is not None:
-        seconds |= {name: timed[name]["seconds_per_image"] * timed[name]["images"] for name in ("prototype", "shared")}
+        for name in ("prototype", "shared"):
+            part = timed[name]
+            seconds[name] = part["seconds_per_image"] * part["images"] + part["start_seconds"] * part["starts"]
     total = sum(value for name, value in seconds.items() if name != "prototype")
     return {
         "prototype_seconds": seconds["prototype"],

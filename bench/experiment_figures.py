@@ -321,12 +321,14 @@ def _cost(found: Found) -> Figure | None:
     notes = [_told(None if ratio is None else ratio <= MOST_COST, text)]
     timed = cost.get("timed")
     if timed:
-        first, second = (1e3 * timed[name]["seconds_per_image"] for name in ("prototype", "shared"))
-        images = " and ".join(f"{timed[name]['images']:,}" for name in ("prototype", "shared"))
+        parts = [
+            f"{1e3 * part['seconds_per_image']:.2f} ms an image and {part['start_seconds']:.2f} s a start for {words},"
+            f" times {part['images']:,} and {part['starts']}"
+            for part, words in ((timed["prototype"], "the prototype"), (timed["shared"], "the shared weights"))
+        ]
         notes.append(
-            f"Both trainings were timed in turn, {timed['repetitions']} times {timed['images']:,} images:"
-            f" {first:.2f} ms an image for the prototype, {second:.2f} for the shared weights (medians, their start"
-            f" included), times {images} images. The search: as it took."
+            f"Both trainings were timed in turn, {timed['repetitions']} times with {timed['images']:,} images, for one"
+            f" epoch and for more (medians): {'; '.join(parts)}. The search: as it took."
         )
     return _figure("cost of the synthesis", columns, cells, notes)
 

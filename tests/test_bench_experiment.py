@@ -189,7 +189,8 @@ def test_stages_leave_what_the_page_shows_and_go_on_where_they_were(
     assert {"tau", "low", "high"} <= found["sharing"]["tau"].keys() and len(found["sharing"]["networks"]) == 3
 
     timed, cost = found["cost"]["timed"], found["cost"]
-    assert cost["prototype_seconds"] == timed["prototype"]["seconds_per_image"] * timed["prototype"]["images"]
+    part = timed["prototype"]
+    assert cost["prototype_seconds"] == part["seconds_per_image"] * part["images"] + part["start_seconds"]
     assert timed["prototype"]["images"] == 3 * timed["shared"]["images"], "3 epochs, and 1 for the shared weights"
     assert cost["ratio"] == pytest.approx(cost["synthesis_seconds"] / cost["prototype_seconds"])
 
