@@ -217,8 +217,8 @@ def _training(found: Found) -> Figure | None:
         row = _row(rows, name) or next((row for row in rows if row["kind"] == name), None)
         label = name if row is None else row["name"]
         reached = {item["learning_rate"]: item["accuracy"] for item in tried if item["name"] == name}
-        best = max(reached, key=lambda rate: reached[rate]) if len(reached) == len(rates) > 1 else None
-        if best is not None and best in (rates[0], rates[-1]):
+        best = max(reached, key=lambda rate: reached[rate]) if len(reached) > 1 else None
+        if best is not None and best in (min(reached), max(reached)):
             edges.append(f"{label} ({best:g})")
         swept = [f"**{reached[rate]:.2f}**" if rate == best else _number(reached.get(rate), ".2f") for rate in rates]
         cells.append([label, *swept, *_values(row, *whole)])
