@@ -624,7 +624,7 @@ def test_without_the_python_class_an_artifact_is_measured_by_its_program(artifac
     (copy / "gensynth_network.py").unlink()
     hwmon_board(tmp_path / "sys", ORIN_NX)
     words = ["--sysfs", tmp_path / "sys", "--idle", "0", "--warm-up", "0", "--settle", "0", "--blocks", "2"]
-    found = json.loads(sample(copy, copy, *words, "--seconds", "0.1", "--json").stdout)
+    found = json.loads(sample(copy, copy, *words, "--seconds", "1", "--json").stdout)
     assert found["energy"]["method"] == "difference of programs"
     assert found["energy"]["power_w"] == pytest.approx(1.0)
     assert found["network"] == "hand_made" and found["latency_ms"]["p99"] > 0
