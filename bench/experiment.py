@@ -332,7 +332,8 @@ class Run:
             shared = self.config.shared_training
             assert shared is not None
             alone = replace(self.config.training, distillation=0.0)
-            found = time_trainings(prototype, opened, synthesis.task, alone, shared, self.config.device)
+            batches, device = self.experiment.timed_batches, self.config.device
+            found = time_trainings(prototype, opened, synthesis.task, alone, shared, batches=batches, device=device)
         self.keep("cost", found)
 
     def rows(self) -> list[Row]:

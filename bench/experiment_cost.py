@@ -22,7 +22,6 @@ from gensynth.synth.tasks import Task
 
 __all__ = ["cost_of", "time_trainings"]
 
-BATCHES = 24
 LONG = 3
 """Epochs of the longer of two timed trainings: the shorter one has a single epoch."""
 REPETITIONS = 3
@@ -31,17 +30,24 @@ NETWORKS, ALL_NETWORKS = 16, 256
 
 
 def time_trainings(
-    prototype: Network, generator: Network, task: Task, alone: Recipe, shared: Recipe, device: str = "cpu"
+    prototype: Network,
+    generator: Network,
+    task: Task,
+    alone: Recipe,
+    shared: Recipe,
+    *,
+    batches: int = 24,
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """Returns what an image and the start of both trainings take [s], on a CPU by one thread, and how many there are.
 
     `alone` is the recipe of the prototype, which comes trained, and `shared` that of the shared weights. Each is timed
-    with one epoch and with several of the same images: what differs are images, and what is left is the start. Where
+    with one epoch and with several of so many batches: what differs are images, and what is left is the start. Where
     the prototype leads, most of the start is making networks, which are then kept: a whole training counts as many
     starts as it has times the networks of a timed one.
     """
     images = task.split("train")
-    timed = min(BATCHES * alone.batch_size, len(images))
+    timed = min(batches * alone.batch_size, len(images))
 
     def one(epochs: int) -> None:
         recipe = replace(alone, epochs=epochs, examples=timed)

@@ -55,6 +55,7 @@ class Experiment:
     reference: str
     prototype_label: str
     judged: int
+    timed_batches: int
     config: Config
     sweep: Sweep
     family: Short
@@ -74,6 +75,7 @@ _KEYS = {
     "reference",
     "device",
     "judged",
+    "timed_batches",
     "about",
     "sweep",
     "family",
@@ -84,6 +86,21 @@ _KEYS = {
     "published",
     "forms",
 }
+
+
+_CHANGED = (
+    "about",
+    "sweep",
+    "family",
+    "sharing",
+    "points",
+    "judged",
+    "timed_batches",
+    "baselines",
+    "reference",
+    "prototype",
+)
+"""What a form may change beside the synthesis."""
 
 
 def load_experiment(path: Path, form: str = "cpu") -> Experiment:
@@ -115,7 +132,7 @@ def _experiment(path: Path, form: str, found: dict[str, Any]) -> Experiment:
         raise UsageError(f"{path} has no form '{form}'", hint=f"its forms are {', '.join(['cpu', *forms])}")
     changes = dict(forms.get(form, {}))
     config = _changed(load_config(path.parent / found["synthesis"]), changes, f"{path}: forms.{form}")
-    for key in ("about", "sweep", "family", "sharing", "points", "judged", "baselines", "reference", "prototype"):
+    for key in _CHANGED:
         if key in changes:
             merged = isinstance(changes[key], dict) and key != "points"
             found[key] = {**found[key], **changes.pop(key)} if merged else changes.pop(key)
@@ -131,6 +148,7 @@ def _experiment(path: Path, form: str, found: dict[str, Any]) -> Experiment:
         reference=found["reference"],
         prototype_label=found["prototype"],
         judged=found["judged"],
+        timed_batches=found.get("timed_batches", 24),
         config=config,
         sweep=Sweep(tuple(sweep.pop("learning_rates")), **sweep),
         family_requirements=tuple(family.pop("requirements")),
