@@ -16,7 +16,7 @@ from harness import measure
 
 from gensynth.backends.torch import train
 from gensynth.backends.torch.recipe import Recipe
-from gensynth.backends.torch.shared_training import train_shared
+from gensynth.backends.torch.shared_training import NETWORKS, train_shared
 from gensynth.ir import Network
 from gensynth.synth.tasks import Task
 
@@ -25,8 +25,8 @@ __all__ = ["cost_of", "time_trainings"]
 LONG = 3
 """Epochs of the longer of two timed trainings: the shorter one has a single epoch."""
 REPETITIONS = 3
-NETWORKS, ALL_NETWORKS = 16, 256
-"""Networks that a timed training of shared weights goes through, and that a whole one does by default."""
+FEW = 16
+"""Networks that a timed training of shared weights goes through."""
 
 
 def time_trainings(
@@ -55,10 +55,10 @@ def time_trainings(
 
     def together(epochs: int) -> None:
         recipe = replace(shared, epochs=epochs, examples=timed)
-        options: dict[str, Any] = {"teacher": prototype, "networks": NETWORKS, "maps": False, "device": device}
+        options: dict[str, Any] = {"teacher": prototype, "networks": FEW, "maps": False, "device": device}
         train_shared(generator, images, None, recipe, task.objective, **options)
 
-    starts = {"prototype": 1, "shared": ALL_NETWORKS // NETWORKS if shared.distillation else 1}
+    starts = {"prototype": 1, "shared": NETWORKS // FEW if shared.distillation else 1}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

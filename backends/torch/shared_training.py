@@ -28,6 +28,9 @@ __all__ = ["SharedTraining", "evaluate_shared", "train_shared"]
 
 Decisions = Mapping[str, int]
 
+NETWORKS = 256
+"""With a teacher the networks of so many seeds are trained, unless another number is given."""
+
 
 @dataclass(frozen=True)
 class SharedTraining:
@@ -55,7 +58,7 @@ def train_shared(
     *,
     teacher: Network | None = None,
     sampled: int = 2,
-    networks: int = 256,
+    networks: int = NETWORKS,
     maps: bool = True,
     seed: int = 0,
     device: str | torch.device = "cpu",
