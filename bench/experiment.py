@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from experiment_cost import cost_of, time_trainings
-from experiment_file import Experiment, load_experiment
+from experiment_file import Experiment, Short, load_experiment
 from harness import machine
 from sharing import tau
 
@@ -100,6 +100,17 @@ class Run:
         """Returns what a stage found, None where it has not been run."""
         return json.loads(self.figures(name).read_text()) if self.figures(name).exists() else None
 
+    def rows_of(self, stage: str) -> list[Row]:
+        """Returns the rows of the networks that a stage trained fully.
+
+        Raises:
+            UsageError: it has not been run.
+        """
+        found = self.kept(stage)
+        if found is None:
+            raise UsageError(f"{self.out} lacks what the stage '{stage}' makes", hint=f"run the stage '{stage}' first")
+        return list(found["rows"])
+
     @contextmanager
     def opened(self, folder: str, learning_rate: float | None = None) -> Iterator[Synthesis]:
         """Opens a folder of the run; `learning_rate` is that of its full trainings."""
@@ -120,10 +131,7 @@ class Run:
 
         With `again` its inquisitor is shown once more what it saw: the learning is repeated from the store.
         """
-        found = self.kept("synthesis")
-        if found is None:
-            raise UsageError(f"{self.out} has no learned generator yet", hint="run the stage 'synthesis' first")
-        with self.opened("synthesis", found["rows"][0]["learning_rate"]) as synthesis:
+        with self.opened("synthesis", self.rows_of("synthesis")[0]["learning_rate"]) as synthesis:
             if again:
                 trained, _ = synthesis.prepare()
                 synthesis.learn(synthesis.open(trained))
@@ -149,7 +157,9 @@ class Run:
         )
         return job, architecture_hash(network.graph), what
 
-    def sweep(self, synthesis: Synthesis, networks: Mapping[str, Network]) -> dict[str, float]:
+    def sweep(
+        self, synthesis: Synthesis, networks: Mapping[str, Network], *, distillation: float = 0.0
+    ) -> dict[str, float]:
         """Returns the learning rate at which each network does best on validation data after a short training."""
         settings = self.experiment.sweep
         cases = [(name, rate) for name in networks for rate in settings.learning_rates]
@@ -160,7 +170,7 @@ class Run:
                 epochs=settings.epochs,
                 examples=settings.examples,
                 learning_rate=rate,
-                distillation=0.0,
+                distillation=distillation,
             )
             jobs.append(self.job(synthesis, networks[name], recipe, {"what": "sweep", "learning_rate": rate}))
         results = synthesis.evaluate(jobs, "learning rates")
@@ -171,6 +181,11 @@ class Run:
         self.keep(f"sweep-{synthesis.out.name}", rows)
         best = {name: max((row for row in rows if row["name"] == name), key=_accuracy) for name in networks}
         return {name: float(row["learning_rate"]) for name, row in best.items()}  # type: ignore[arg-type]
+
+    def shortened(self, short: Short, stage: str) -> Recipe:
+        """Returns the recipe of short trainings, at the learning rate of the first network that a stage trained."""
+        rate = self.rows_of(stage)[0]["learning_rate"]
+        return replace(self.config.training, epochs=short.epochs, examples=short.examples, learning_rate=rate)
 
     def trained(self, synthesis: Synthesis, jobs: Sequence[Prepared], rows: Sequence[Row], what: str) -> list[Row]:
         """Runs full trainings and returns their rows, with what is known before the test; networks are saved."""
@@ -237,15 +252,22 @@ class Run:
             self.keep("synthesis", {"rows": [row], "seconds": spent})
 
     def points(self) -> None:
-        """Chooses and trains the network of each operating point."""
+        """Chooses the network of each operating point and trains it, at the rate that the first does best at."""
         with self.learned(again=True) as synthesis:
+            chosen: dict[str, Network] = {}
             jobs, rows = [], []
-            taken: set[str] = set()
             for point, requirements in self.experiment.points.items():
-                network, seed = self.best_under(synthesis, requirements, point, taken)
-                taken.add(architecture_hash(network.graph))
-                jobs.append(synthesis.train_fully(network, f"point-{point}", {"what": "point", "point": point}))
-                rows.append({"name": f"FermiNet {point}", "kind": "ferminet", "point": point, "seed": seed})
+                taken = {architecture_hash(network.graph) for network in chosen.values()}
+                name = f"FermiNet {point}"
+                chosen[name], seed = self.best_under(synthesis, requirements, point, taken)
+                rows.append({"name": name, "kind": "ferminet", "point": point, "seed": seed})
+            training, first = self.config.training, rows[0]["name"]
+            rate = self.sweep(synthesis, {first: chosen[first]}, distillation=training.distillation)[first]
+            recipe = replace(training, learning_rate=rate)
+            for row in rows:
+                saved = synthesis.out / "weights" / f"point-{row['point']}.safetensors"
+                what = {"what": "point", "point": row["point"]}
+                jobs.append(self.job(synthesis, chosen[row["name"]], recipe, what, saved))
             self.keep("points", {"rows": self.trained(synthesis, jobs, rows, "FermiNets")})
 
     def best_under(
@@ -268,10 +290,7 @@ class Run:
 
     def control(self) -> None:
         """Trains the network of the first operating point as hand-made ones: from fresh weights, by labels alone."""
-        found = self.kept("points")
-        if found is None:
-            raise UsageError(f"{self.out} has no FermiNets yet", hint="run the stage 'points' first")
-        row = found["rows"][0]
+        row = self.rows_of("points")[0]
         name = f"{row['point']} from fresh weights"
         network = Network(load_network(self.out / row["path"]).graph)
         with self.opened("control") as synthesis:
@@ -287,7 +306,7 @@ class Run:
         short = self.experiment.family
         with self.learned() as synthesis:
             generator = generator_under(synthesis, self.experiment.family_requirements)
-            recipe = replace(synthesis.config.training, epochs=short.epochs, examples=short.examples)
+            recipe = self.shortened(short, "points")
             seeds = range(FAMILY_SEEDS, FAMILY_SEEDS + short.networks)
             networks = [generator.generate(seed) for seed in seeds]
             jobs = [self.job(synthesis, network, recipe, {"what": "family"}) for network in networks]
@@ -304,11 +323,14 @@ class Run:
         self.keep("family", {"point": requirements, "recipe": words(recipe), "networks": rows})
 
     def sharing(self) -> None:
-        """Judges random networks twice: with their slices of shared weights, and trained by themselves from nothing."""
+        """Judges random networks twice: with their slices of shared weights, and trained by themselves from nothing.
+
+        These trainings take the rate of the stage `control`, that is of a network of the generator from fresh weights.
+        """
         short = self.experiment.sharing
         with self.learned() as synthesis:
             opened = Generator.load(synthesis.out / "generators" / "000.gsir")
-            recipe = replace(synthesis.config.training, epochs=short.epochs, examples=short.examples, distillation=0.0)
+            recipe = replace(self.shortened(short, "control"), distillation=0.0)
             seeds = range(SHARING_SEEDS, SHARING_SEEDS + short.networks)
             decided = [opened.decide(seed, repair=False) for seed in seeds]
             inherited = [Network(item.graph, opened.weights_for(item)) for item in decided]
@@ -374,10 +396,7 @@ class Run:
         """Compiles the most accurate FermiNet for every target, and checks that it computes the same there."""
         from experiment_artifact import verify_artifact
 
-        found = self.kept("points")
-        if found is None:
-            raise UsageError(f"{self.out} has no FermiNets yet", hint="run the stage 'points' first")
-        best = max(found["rows"], key=lambda row: row["validation_accuracy"])
+        best = max(self.rows_of("points"), key=lambda row: row["validation_accuracy"])
         with self.opened("test") as synthesis:
             inputs = synthesis.task.split("validation").sample(4).normalized()
         rows = verify_artifact(self.out / best["path"], self.out / "artifacts", inputs=inputs)
@@ -407,7 +426,7 @@ class Run:
             "published": list(experiment.published),
             "goals": experiment.goals,
         }
-        sweeps = [self.kept(name) for name in ("sweep-baselines", "sweep-sweep", "sweep-control")]
+        sweeps = [self.kept(name) for name in ("sweep-baselines", "sweep-sweep", "sweep-synthesis", "sweep-control")]
         if any(sweeps):
             settings = experiment.sweep
             result["sweep"] = {

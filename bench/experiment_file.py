@@ -13,7 +13,7 @@ from gensynth.ir import UsageError, nearest
 from gensynth.passes.cost import device_text
 from gensynth.synth.config import Config, load_config
 
-__all__ = ["Baseline", "Experiment", "Sweep", "load_experiment"]
+__all__ = ["Baseline", "Experiment", "Short", "Sweep", "load_experiment"]
 
 
 @dataclass(frozen=True)

@@ -168,6 +168,9 @@ def test_stages_leave_what_the_page_shows_and_go_on_where_they_were(
     partial = json.loads(stored.read_text())
     assert {row["learning_rate"] for row in partial["sweep"]["found"]} == {0.0001, 0.01}
     assert partial["cost"]["ratio"] > 0 and "rows" not in partial
+    for stage, needed in (("family", "points"), ("control", "points"), ("sharing", "control"), ("artifact", "points")):
+        assert run(file, *common, "--stages", stage) == 2
+        assert f"run the stage '{needed}' first" in capsys.readouterr().err
 
     stages = "baselines,synthesis,points,control,family,sharing,cost,test"
     assert run(file, *common, "--stages", stages) == 0
@@ -181,9 +184,14 @@ def test_stages_leave_what_the_page_shows_and_go_on_where_they_were(
     assert rows["FermiNet A"]["params"] <= 6_000
     for row in rows.values():
         assert row["netscore"] > 0 and row["energy_mj"] > 0 and 0 < row["accuracy"] <= 100
-    best = max((row for row in found["sweep"]["found"] if row["name"] == "ResNet-8"), key=lambda row: row["accuracy"])
-    assert rows["ResNet-8"]["learning_rate"] == best["learning_rate"]
-    assert rows["FermiNet A"]["learning_rate"] == best["learning_rate"]
+    for swept, trained in (
+        ("ResNet-8", ("ResNet-8",)),
+        ("FermiNet A", ("FermiNet A", "FermiNet D")),
+        (control["name"], (control["name"],)),
+    ):
+        tried = [row for row in found["sweep"]["found"] if row["name"] == swept]
+        best = max(tried, key=lambda row: row["accuracy"])
+        assert len(tried) == 2 and {rows[name]["learning_rate"] for name in trained} == {best["learning_rate"]}
     family = found["family"]["networks"]
     assert len(family) == 3 and all(item["feasible"] and item["params"] <= 3_000 for item in family)
     assert {"tau", "low", "high"} <= found["sharing"]["tau"].keys() and len(found["sharing"]["networks"]) == 3
