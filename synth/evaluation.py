@@ -102,7 +102,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a job gave: figures for JSON, and the time it took."""
+    """What a job gave: figures for JSON, and the time it took, that before a training was cut off included."""
 
     result: Mapping[str, object]
     seconds: float
@@ -125,7 +125,8 @@ def run_job(job: Job) -> Outcome:
     started = time.perf_counter()
     run = {"probe": _probe, "shared": _share, "search": _search, "final": _train, "test": _test}[job.kind]
     result = run(job)
-    return Outcome(result, time.perf_counter() - started)
+    taken = time.perf_counter() - started
+    return Outcome(result, float(result.pop("seconds", taken)))  # type: ignore[arg-type]
 
 
 def _probe(job: Job) -> dict[str, object]:
@@ -198,7 +199,12 @@ def _share(job: Job) -> dict[str, object]:
     assert weights is not None
     save_weights(weights, job.saved)
     last = trained.history[-1]
-    return {"accuracy": last.validation_accuracy, "loss": last.loss, "epochs": last.epoch}
+    return {
+        "accuracy": last.validation_accuracy,
+        "loss": last.loss,
+        "epochs": last.epoch,
+        "seconds": trained.seconds,
+    }
 
 
 def _search(job: Job) -> dict[str, object]:
@@ -240,7 +246,13 @@ def _train(job: Job) -> dict[str, object]:
         assert trained.network.weights is not None
         save_weights(trained.network.weights, job.saved)
     last = trained.history[-1]
-    return {"accuracy": trained.accuracy, "loss": last.loss, "epochs": last.epoch, "metrics": dict(trained.metrics)}
+    return {
+        "accuracy": trained.accuracy,
+        "loss": last.loss,
+        "epochs": last.epoch,
+        "metrics": dict(trained.metrics),
+        "seconds": trained.seconds,
+    }
 
 
 def _test(job: Job) -> dict[str, object]:

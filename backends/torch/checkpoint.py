@@ -24,7 +24,7 @@ from .recipe import Recipe
 
 __all__ = ["Checkpoint", "State", "random_states", "restore_random_states", "training_digest"]
 
-VERSION = 1
+VERSION = 2
 """Goes up with every change of what a state holds or of how trainings compute: older files are not gone on from."""
 
 _SEEN = 256

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -37,11 +37,13 @@ class SharedTraining:
     """A trained weight-sharing module, in inference mode, and what happened epoch by epoch.
 
     The reports' loss and validation accuracy are those of the largest network; with a teacher the loss is the mean of
-    the networks drawn, and the accuracy that of the likeliest network that meets the requirements.
+    the networks drawn, and the accuracy that of the likeliest network that meets the requirements. `seconds` are those
+    of all parts of a training that was cut off and went on from a checkpoint.
     """
 
     module: SharedModule
     history: tuple[EpochReport, ...]
+    seconds: float = field(default=0.0, compare=False)
 
     def generator(self) -> Network:
         """Returns the generator with the shared weights. Maps of kernels have no place there: train without them."""
@@ -119,7 +121,7 @@ def train_shared(
                 if validation is not None and (on_epoch is not None or epoch == recipe.epochs):
                     found = evaluate_shared(run.judged, run.reported, training, validation, objective)
                 run.report(epoch, loss, found, on_epoch)
-    return SharedTraining(run.judged.eval(), tuple(run.history))
+    return SharedTraining(run.judged.eval(), tuple(run.history), run.seconds())
 
 
 def evaluate_shared(

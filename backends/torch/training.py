@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
@@ -62,12 +63,16 @@ class EpochReport:
 
 @dataclass(frozen=True)
 class Training:
-    """The trained network, what happened epoch by epoch, and the network's validation accuracy and metrics [%]."""
+    """The trained network, what happened epoch by epoch, and the network's validation accuracy and metrics [%].
+
+    `seconds` are those of all parts of a training that was cut off and went on from a checkpoint.
+    """
 
     network: Network
     history: tuple[EpochReport, ...]
     accuracy: float | None
     metrics: Mapping[str, float] = field(default_factory=dict)
+    seconds: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -183,8 +188,8 @@ def train(
             run.judged_state.values.copy_(run.best[1])
     trained = Network(network.graph, weights_of(run.judged))
     if run.best is None:
-        return Training(trained, tuple(run.history), None)
-    return Training(trained, tuple(run.history), run.best[0].accuracy, run.best[0].metrics)
+        return Training(trained, tuple(run.history), None, seconds=run.seconds())
+    return Training(trained, tuple(run.history), run.best[0].accuracy, run.best[0].metrics, run.seconds())
 
 
 def examples_of(training: Examples, recipe: Recipe, seed: int) -> Examples:
@@ -274,6 +279,7 @@ class Run(Generic[ModuleT]):
         self._order: Tensor | None = None
         self._total = torch.zeros((), device=data.inputs.device)
         self._done = 0
+        self._started = time.perf_counter()
         self._random = torch.Generator().manual_seed(seed)
         self._step = 0
         self._steps = recipe.epochs * len(self._bounds())
@@ -284,6 +290,10 @@ class Run(Generic[ModuleT]):
         self.judged_state = FlatState(self.judged, gradient=False) if recipe.ema_decay else self.state
         self._optimizer = Optimizer(self.state, recipe)
         self._mixup = mixup_of(recipe.augmentation)
+
+    def seconds(self) -> float:
+        """Returns the time that this training has taken, parts before it was cut off included."""
+        return time.perf_counter() - self._started
 
     def autocast(self) -> AbstractContextManager[object]:
         """Returns the context that forward passes run in."""
@@ -351,6 +361,7 @@ class Run(Generic[ModuleT]):
             "history": [asdict(report) for report in self.history],
             "best": None if self.best is None else (asdict(self.best[0]), self.best[1]),
             "best_epoch": self.best_epoch,
+            "seconds": self.seconds(),
         }
 
     def restore(self, state: State) -> None:
@@ -369,6 +380,7 @@ class Run(Generic[ModuleT]):
             evaluation, values = state["best"]
             self.best = Evaluation(**evaluation), values.to(device)
         self.best_epoch = state["best_epoch"]
+        self._started -= state["seconds"]
 
     def _batches(self, order: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields the batches of an epoch that are not done."""

@@ -260,15 +260,19 @@ def test_a_job_that_saves_weights_is_resumed_beside_them(kind, tmp_path, monkeyp
     reference, recipe = TaskReference.of("digits", {}), Recipe(epochs=1, batch_size=128)
 
     def run(name):
-        return run_job(Job(kind, text, reference, 1, recipe, saved=str(tmp_path / f"{name}.safetensors"))).result
+        return run_job(Job(kind, text, reference, 1, recipe, saved=str(tmp_path / f"{name}.safetensors")))
 
-    expected = run("whole")
+    expected = run("whole").result
     assert [path.name for path in tmp_path.iterdir()] == ["whole.safetensors"]
     minutes = count(step=60.0)
     monkeypatch.setattr(checkpoint, "time", SimpleNamespace(monotonic=lambda: next(minutes)))
+    hours = count(step=3600.0)
+    monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=lambda: next(hours)))
     killed_after(monkeypatch, 4, lambda: run("killed"))
-    assert (tmp_path / "killed.checkpoint").exists()
-    assert run("killed") == expected
+    before = torch.load(tmp_path / "killed.checkpoint")["state"]["seconds"]
+    resumed = run("killed")
+    assert resumed.result == expected
+    assert resumed.seconds > before >= 3600.0, "what it took before it was killed counts"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["killed.safetensors", "whole.safetensors"]
     whole, killed = ((tmp_path / f"{name}.safetensors").read_bytes() for name in ("whole", "killed"))
     assert whole == killed
