@@ -52,6 +52,7 @@ from gensynth.synth.synthesis import Synthesis
 
 Row = dict[str, Any]
 Prepared = tuple[Job, str, dict[str, object]]
+Seeded = tuple[Network, int]
 
 STAGES = ("baselines", "synthesis", "points", "control", "family", "sharing", "cost", "test", "artifact")
 
@@ -275,18 +276,27 @@ class Run:
     ) -> tuple[Network, int]:
         """Returns the network that promises most among the seeds of the generator under requirements, and its seed.
 
-        Those that the inquisitor believes in most are judged on validation data with their slices of shared weights.
-        Architectures that are taken, by hash, are left out.
+        Those that the inquisitor believes in most are judged on validation data with their slices of shared weights,
+        and the best of them, the finalists, after a short training. Architectures that are taken, by hash, are left
+        out.
         """
         generator = generator_under(synthesis, requirements)
         explorer = Explorer(synthesis.inquisitor, synthesis.config.search)
         ranked = [item for item in explorer.ranked(generator, range(POOL)) if item.hash not in taken]
-        likely = [explorer.origin(item) for item in ranked[: self.experiment.judged]]
-        networks = [Network(origin.decided.graph, origin.weights()) for origin in likely]
-        jobs = [self.job(synthesis, network, None, {"what": "choice", "point": point}) for network in networks]
-        results = synthesis.evaluate(jobs, f"point {point}")
-        best = max(range(len(networks)), key=lambda index: _accuracy(results[index]))
-        return networks[best], likely[best].decided.seed
+        origins = [explorer.origin(item) for item in ranked[: self.experiment.judged]]
+        likely = [(Network(origin.decided.graph, origin.weights()), origin.decided.seed) for origin in origins]
+        if self.experiment.finalists > 1:
+            likely = self.best_by(synthesis, likely, None, point)[: self.experiment.finalists]
+            return self.best_by(synthesis, likely, self.shortened(self.experiment.family, "synthesis"), point)[0]
+        return self.best_by(synthesis, likely, None, point)[0]
+
+    def best_by(
+        self, synthesis: Synthesis, likely: Sequence[Seeded], recipe: Recipe | None, point: str
+    ) -> list[Seeded]:
+        """Returns networks and their seeds, the best first, as trained by a recipe or as they are without one."""
+        jobs = [self.job(synthesis, network, recipe, {"what": "choice", "point": point}) for network, _ in likely]
+        accuracies = [_accuracy(result) for result in synthesis.evaluate(jobs, f"point {point}")]
+        return [likely[index] for index in sorted(range(len(likely)), key=lambda index: -accuracies[index])]
 
     def control(self) -> None:
         """Trains the network of the first operating point as hand-made ones: from fresh weights, by labels alone."""

@@ -55,6 +55,7 @@ class Experiment:
     reference: str
     prototype_label: str
     judged: int
+    finalists: int
     timed_batches: int
     config: Config
     sweep: Sweep
@@ -75,6 +76,7 @@ _KEYS = {
     "reference",
     "device",
     "judged",
+    "finalists",
     "timed_batches",
     "about",
     "sweep",
@@ -95,6 +97,7 @@ _CHANGED = (
     "sharing",
     "points",
     "judged",
+    "finalists",
     "timed_batches",
     "baselines",
     "reference",
@@ -148,6 +151,7 @@ def _experiment(path: Path, form: str, found: dict[str, Any]) -> Experiment:
         reference=found["reference"],
         prototype_label=found["prototype"],
         judged=found["judged"],
+        finalists=found.get("finalists", 1),
         timed_batches=found.get("timed_batches", 24),
         config=config,
         sweep=Sweep(tuple(sweep.pop("learning_rates")), **sweep),
@@ -167,7 +171,7 @@ def _experiment(path: Path, form: str, found: dict[str, Any]) -> Experiment:
 
 def _source(found: Mapping[str, Any], config: Config) -> str:
     """Returns everything that decides what a run computes, as text."""
-    decisive = ("sweep", "family", "sharing", "judged", "baselines", "points")
+    decisive = ("sweep", "family", "sharing", "judged", "finalists", "baselines", "points")
     lines = [f"{key} = {found.get(key)!r}" for key in decisive]
     lines += [f"{field.name} = {getattr(config, field.name)!r}" for field in fields(Config) if field.name != "source"]
     return "\n".join(lines) + "\n"

@@ -53,7 +53,8 @@ synthesis = "digits-synthesis.toml"
 prototype = "ResNet-8"
 reference = "ResNet-8 (4)"
 device = "tegra-x2-gpu:fp16"
-judged = 2
+judged = 3
+finalists = 2
 about = "Small."
 
 [sweep]
@@ -115,7 +116,7 @@ def test_forms_change_what_they_name_and_nothing_else(file: Path) -> None:
     usual, quick = load_experiment(file), load_experiment(file, "quick")
     assert (usual.config.training.epochs, quick.config.training.epochs) == (3, 1)
     assert quick.config.training.learning_rate == usual.config.training.learning_rate
-    assert (usual.judged, quick.judged) == (2, 1)
+    assert (usual.judged, quick.judged) == (3, 1) and usual.finalists == 2
     assert list(usual.points) == ["A", "D"] and list(quick.points) == ["D"]
     assert quick.about == "Smaller."
 
@@ -132,8 +133,8 @@ def test_the_experiments_that_ship_can_be_read(name: str, form: str) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("judged = 2", "jugded = 2"), "unknown key 'jugded'"),
-        (("judged = 2", "judged ="), "no TOML"),
+        (("judged = 3", "jugded = 3"), "unknown key 'jugded'"),
+        (("judged = 3", "judged ="), "no TOML"),
         (('title = "Digits"', ""), "'title'"),
         (('about = "Small."', ""), "'about'"),
         (('synthesis = "digits-synthesis.toml"', ""), "'synthesis'"),
