@@ -21,16 +21,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from experiment_cost import cost_of, time_trainings
+from experiment_cost import time_trainings
 from experiment_file import Experiment, Short, load_experiment
-from harness import machine
+from experiment_found import counts, found_by, words
 from sharing import tau
 
 from gensynth.backends.torch.recipe import Recipe
 from gensynth.cli.output import progress
 from gensynth.ir import (
     GenSynthError,
-    Graph,
     Network,
     UsageError,
     architecture_hash,
@@ -41,7 +40,7 @@ from gensynth.ir import (
     to_text,
     write_atomically,
 )
-from gensynth.passes.cost import cost_model, totals
+from gensynth.passes.cost import cost_model
 from gensynth.synth.evaluation import Job
 from gensynth.synth.exploration import Explorer
 from gensynth.synth.generator import Generator
@@ -419,71 +418,11 @@ class Run:
                 self.listener.stage(f"stage {stage}")
                 getattr(self, stage)()
 
-    def found(self) -> dict[str, Any]:
-        """Returns everything measured so far."""
-        experiment, training, shared = self.experiment, self.config.training, self.config.shared_training
-        result: dict[str, Any] = {
-            "task": experiment.name,
-            "title": experiment.title,
-            "form": experiment.form,
-            "about": experiment.about,
-            "machine": {**machine(), "device": self.config.device},
-            "recipe": recipe_of(training),
-            "shared_recipe": None if shared is None else {**recipe_of(shared), "learning_rate": shared.learning_rate},
-            "device": experiment.device,
-            "reference": experiment.reference,
-            "baselines": len(experiment.baselines),
-            "published": list(experiment.published),
-            "goals": experiment.goals,
-        }
-        sweeps = [self.kept(name) for name in ("sweep-baselines", "sweep-sweep", "sweep-synthesis", "sweep-control")]
-        if any(sweeps):
-            settings = experiment.sweep
-            result["sweep"] = {
-                "learning_rates": list(settings.learning_rates),
-                "epochs": settings.epochs,
-                "examples": settings.examples,
-                "found": [row for rows in sweeps if rows for row in rows],
-            }
-        tested = self.kept("test")
-        if tested:
-            result |= tested
-        learned = self.kept("synthesis")
-        if learned:
-            result["cost"] = cost_of(learned["seconds"], self.kept("cost"))
-        for name in ("family", "sharing", "artifact"):
-            if self.kept(name):
-                result[name] = self.kept(name)
-        return result
-
 
 def generator_under(synthesis: Synthesis, requirements: tuple[str, ...]) -> Generator:
     """Returns the learned generator of a finished synthesis, held to other requirements."""
     learned = Generator.load(synthesis.out / "generator.gsir").network
     return Generator(learned.with_graph(learned.graph.replace(requirements=requirements)))
-
-
-def counts(graph: Graph) -> Row:
-    """Returns what tells a network apart, and its size."""
-    counted = totals(graph)
-    return {"architecture_hash": architecture_hash(graph), "params": counted.params, "macs": counted.macs}
-
-
-def recipe_of(recipe: Recipe) -> Row:
-    """Returns what pages tell of a recipe, for JSON."""
-    told = ("epochs", "batch_size", "optimizer", "weight_decay", "warmup", "label_smoothing", "precision")
-    return {
-        **{key: getattr(recipe, key) for key in told},
-        "augmentation": [item.name for item in recipe.augmentation],
-        "distillation": recipe.distillation,
-        "examples": recipe.examples,
-    }
-
-
-def words(recipe: Recipe) -> str:
-    """Returns the length of a short training in words."""
-    images = "all images" if not recipe.examples else f"{recipe.examples:,} images"
-    return f"{recipe.epochs} epoch{'s' if recipe.epochs > 1 else ''} of {images}"
 
 
 def _accuracy(row: Mapping[str, object]) -> float:
@@ -521,7 +460,9 @@ def main() -> int:
         return 2
     if options.json is not None:
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(run.found(), indent=2) + "\n", encoding="utf-8")
+        options.json.write_text(
+            json.dumps(found_by(run.experiment, run.config, run.kept), indent=2) + "\n", encoding="utf-8"
+        )
     return 0
 
 

@@ -1,0 +1,83 @@
+"""What an experiment has measured, as JSON keeps it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from experiment_cost import cost_of
+from experiment_file import Experiment
+from harness import machine
+
+from gensynth.backends.torch.recipe import Recipe
+from gensynth.ir import Graph, architecture_hash
+from gensynth.passes.cost import totals
+from gensynth.synth.config import Config
+
+__all__ = ["counts", "found_by", "words"]
+
+Row = dict[str, Any]
+
+
+def found_by(experiment: Experiment, config: Config, kept: Callable[[str], Any]) -> Row:
+    """Returns everything measured so far, for JSON; `kept` returns what a stage found, None where it has not been run.
+
+    `config` is that of the run, with its device.
+    """
+    training, shared = config.training, config.shared_training
+    result: Row = {
+        "task": experiment.name,
+        "title": experiment.title,
+        "form": experiment.form,
+        "about": experiment.about,
+        "machine": {**machine(), "device": config.device},
+        "recipe": _told(training),
+        "shared_recipe": None if shared is None else {**_told(shared), "learning_rate": shared.learning_rate},
+        "device": experiment.device,
+        "reference": experiment.reference,
+        "baselines": len(experiment.baselines),
+        "published": list(experiment.published),
+        "goals": experiment.goals,
+    }
+    sweeps = [kept(name) for name in ("sweep-baselines", "sweep-sweep", "sweep-synthesis", "sweep-control")]
+    if any(sweeps):
+        settings = experiment.sweep
+        result["sweep"] = {
+            "learning_rates": list(settings.learning_rates),
+            "epochs": settings.epochs,
+            "examples": settings.examples,
+            "found": [row for rows in sweeps if rows for row in rows],
+        }
+    tested = kept("test")
+    if tested:
+        result |= tested
+    learned = kept("synthesis")
+    if learned:
+        result["cost"] = cost_of(learned["seconds"], kept("cost"))
+    for name in ("family", "sharing", "artifact"):
+        if kept(name):
+            result[name] = kept(name)
+    return result
+
+
+def counts(graph: Graph) -> Row:
+    """Returns what tells a network apart, and its size."""
+    counted = totals(graph)
+    return {"architecture_hash": architecture_hash(graph), "params": counted.params, "macs": counted.macs}
+
+
+def _told(recipe: Recipe) -> Row:
+    """Returns what pages tell of a recipe, for JSON."""
+    told = ("epochs", "batch_size", "optimizer", "weight_decay", "warmup", "label_smoothing", "precision")
+    return {
+        **{key: getattr(recipe, key) for key in told},
+        "augmentation": [item.name for item in recipe.augmentation],
+        "distillation": recipe.distillation,
+        "examples": recipe.examples,
+    }
+
+
+def words(recipe: Recipe) -> str:
+    """Returns the length of a short training in words."""
+    images = "all images" if not recipe.examples else f"{recipe.examples:,} images"
+    return f"{recipe.epochs} epoch{'s' if recipe.epochs > 1 else ''} of {images}"
