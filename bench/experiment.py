@@ -284,10 +284,10 @@ class Run:
         ranked = [item for item in explorer.ranked(generator, range(POOL)) if item.hash not in taken]
         origins = [explorer.origin(item) for item in ranked[: self.experiment.judged]]
         likely = [(Network(origin.decided.graph, origin.weights()), origin.decided.seed) for origin in origins]
-        if self.experiment.finalists > 1:
-            likely = self.best_by(synthesis, likely, None, point)[: self.experiment.finalists]
-            return self.best_by(synthesis, likely, self.shortened(self.experiment.family, "synthesis"), point)[0]
-        return self.best_by(synthesis, likely, None, point)[0]
+        best = self.best_by(synthesis, likely, None, point)[: self.experiment.finalists]
+        if len(best) > 1:
+            best = self.best_by(synthesis, best, self.shortened(self.experiment.family, "synthesis"), point)
+        return best[0]
 
     def best_by(
         self, synthesis: Synthesis, likely: Sequence[Seeded], recipe: Recipe | None, point: str

@@ -15,8 +15,8 @@ from gensynth.ir import Network, WeightsError
 
 from ..examples import Examples
 from .lowerings import Scope
-from .module import to_torch, weights_of
-from .training import Data, device_of
+from .module import device_of, to_torch, weights_of
+from .training import Data
 
 __all__ = ["CALIBRATED", "calibrate", "calibrate_statistics"]
 

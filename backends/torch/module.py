@@ -14,7 +14,7 @@ from gensynth.ir import Array, Graph, Network, Node, UsageError, Weights, check_
 
 from .lowerings import Run, Scope, lower
 
-__all__ = ["NetworkModule", "Observer", "Scope", "to_torch", "weights_of"]
+__all__ = ["NetworkModule", "Observer", "Scope", "device_of", "to_torch", "weights_of"]
 
 
 class Observer:
@@ -207,3 +207,18 @@ def weights_of(module: nn.Module) -> dict[str, Array]:
         name: np.array(tensor.detach().to(device="cpu", dtype=torch.float32).numpy())
         for name, tensor in module.state_dict().items()
     }
+
+
+def device_of(device: str | torch.device) -> torch.device:
+    """Returns a device, its number included.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    try:
+        where = torch.device(device)
+    except RuntimeError:
+        raise UsageError(f"'{device}' is no device", hint="write cpu, cuda or cuda:0") from None
+    if where.type == "cuda" and (where.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"there is no device '{device}'", hint=f"{torch.cuda.device_count()} CUDA devices were found")
+    return torch.device("cuda", where.index or 0) if where.type == "cuda" else where

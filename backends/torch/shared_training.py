@@ -18,11 +18,11 @@ from gensynth.passes.choices.materialize import Decided
 from ..examples import Examples
 from .calibration import CALIBRATED, batches_of
 from .checkpoint import Checkpoint, State, training_digest
-from .module import NetworkModule, to_torch, weights_of
+from .module import NetworkModule, device_of, to_torch, weights_of
 from .objectives import Objective
 from .recipe import Recipe
 from .sharing import SharedModule, share_weights
-from .training import CLASSIFICATION, Data, EpochReport, Evaluation, Run, device_of, examples_of, judge, teacher_for
+from .training import CLASSIFICATION, Data, EpochReport, Evaluation, Run, examples_of, judge, teacher_for
 
 __all__ = ["SharedTraining", "evaluate_shared", "train_shared"]
 

@@ -20,7 +20,7 @@ from ..examples import Examples
 from .augmentation import augment_labelled, mixup_of
 from .checkpoint import Checkpoint, State, random_states, restore_random_states, training_digest
 from .lowerings import Scope
-from .module import NetworkModule, to_torch, weights_of
+from .module import NetworkModule, device_of, to_torch, weights_of
 from .objectives import Classification, Objective
 from .objectives.base import Outputs
 from .optimizer import FlatState, Optimizer
@@ -493,18 +493,3 @@ def judge(
             meter.update(module(data.laid_out(data.normalized(inputs))), labels)
     metrics = {name: float(value) for name, value in meter.metrics().items()}  # a checkpoint takes none of NumPy's
     return Evaluation(metrics[objective.metric], meter.loss, len(data.labels), metrics)
-
-
-def device_of(device: str | torch.device) -> torch.device:
-    """Returns a device, its number included.
-
-    Raises:
-        UsageError: there is none of that name.
-    """
-    try:
-        where = torch.device(device)
-    except RuntimeError:
-        raise UsageError(f"'{device}' is no device", hint="write cpu, cuda or cuda:0") from None
-    if where.type == "cuda" and (where.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"there is no device '{device}'", hint=f"{torch.cuda.device_count()} CUDA devices were found")
-    return torch.device("cuda", where.index or 0) if where.type == "cuda" else where
