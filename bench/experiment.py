@@ -19,12 +19,13 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from experiment_cost import time_trainings
 from experiment_file import Experiment, Short, load_experiment
 from experiment_found import counts, found_by, words
-from sharing import tau
+from sharing import tau, tau_of_repeats
 
 from gensynth.backends.torch.recipe import Recipe
 from gensynth.cli.output import progress
@@ -138,17 +139,25 @@ class Run:
             yield synthesis
 
     def job(
-        self, synthesis: Synthesis, network: Network, recipe: Recipe | None, what: Row, saved: Path | None = None
+        self,
+        synthesis: Synthesis,
+        network: Network,
+        recipe: Recipe | None,
+        what: Row,
+        saved: Path | None = None,
+        *,
+        seed: int = 0,
     ) -> Prepared:
         """Returns the job of training a network by a recipe, or of judging its weights as they are without one.
 
-        Weights that are saved are those of a full training. Where the recipe distils, the prototype teaches.
+        Weights that are saved are those of a full training. Where the recipe distils, the prototype teaches. Another
+        `seed` than 0 gives other fresh weights and another order of the images.
         """
         job = Job(
             "search" if saved is None else "final",
             to_text(network.graph),
             synthesis.reference,
-            self.config.search.seed,
+            self.config.search.seed + seed,
             recipe,
             network.weights,
             None if saved is None else str(saved),
@@ -335,6 +344,7 @@ class Run:
         """Judges random networks twice: with their slices of shared weights, and trained by themselves from nothing.
 
         These trainings take the rate of the stage `control`, that is of a network of the generator from fresh weights.
+        Where each network is trained with several seeds, their mean is what it reaches by itself.
         """
         short = self.experiment.sharing
         with self.learned() as synthesis:
@@ -345,14 +355,25 @@ class Run:
             inherited = [Network(item.graph, opened.weights_for(item)) for item in decided]
             jobs = [self.job(synthesis, network, None, {"what": "shared weights"}) for network in inherited]
             with_shared = synthesis.evaluate(jobs, "shared weights")
-            jobs = [self.job(synthesis, Network(item.graph), recipe, {"what": "alone"}) for item in decided]
-            rows = [
-                {"seed": seed, **counts(item.graph), "shared": shared["accuracy"], "alone": alone["accuracy"]}
-                for seed, item, shared, alone in zip(
-                    seeds, decided, with_shared, synthesis.evaluate(jobs, "alone"), strict=True
-                )
+            jobs = [
+                self.job(synthesis, Network(item.graph), recipe, {"what": "alone"}, seed=seed)
+                for item in decided
+                for seed in range(short.seeds)
             ]
-        found = {"recipe": words(recipe), "networks": rows, "tau": tau(rows, "shared"), "tau_macs": tau(rows, "macs")}
+            alone = [_accuracy(result) for result in synthesis.evaluate(jobs, "alone")]
+            rows = []
+            for index, (seed, item, shared) in enumerate(zip(seeds, decided, with_shared, strict=True)):
+                each = alone[index * short.seeds : (index + 1) * short.seeds]
+                known = {"seed": seed, **counts(item.graph), "shared": shared["accuracy"]}
+                rows.append({**known, "alone": mean(each), "alone_each": each})
+        found = {
+            "recipe": words(recipe),
+            "seeds": short.seeds,
+            "networks": rows,
+            "tau": tau(rows, "shared"),
+            "tau_macs": tau(rows, "macs"),
+            "tau_alone": tau_of_repeats([row["alone_each"] for row in rows]),
+        }
         self.keep("sharing", found)
 
     def cost(self) -> None:

@@ -300,6 +300,11 @@ def _sharing(found: Found) -> Figure | None:
     if plain:
         text += f"; of MACs and stand-alone accuracy {plain['tau']:.2f}"
     notes = [_told(ours["tau"] >= LEAST_TAU if ours else None, text)]
+    if sharing.get("tau_alone") is not None:
+        notes.append(
+            f"By itself: the mean of {sharing['seeds']} trainings, each from other fresh weights. Kendall's tau of one"
+            f" such training and another {sharing['tau_alone']:.2f}, mean of the pairs."
+        )
     title = f"weight sharing: {len(cells)} networks of fresh seeds, validation {main_metric(found)} [%]"
     columns = ["seed", "MACs", "params", "shared weights", "by itself"]
     return _figure(f"{title}{recipe_words(sharing, '; by itself: ')}", columns, cells, notes)

@@ -13,7 +13,7 @@ from gensynth.ir import UsageError, nearest
 from gensynth.passes.cost import device_text
 from gensynth.synth.config import Config, load_config
 
-__all__ = ["Baseline", "Experiment", "Short", "Sweep", "load_experiment"]
+__all__ = ["Baseline", "Experiment", "Sharing", "Short", "Sweep", "load_experiment"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,13 @@ class Short:
 
 
 @dataclass(frozen=True)
+class Sharing(Short):
+    """Trainings by themselves: each network as often as there are `seeds`, whose mean is what it reaches."""
+
+    seeds: int = 1
+
+
+@dataclass(frozen=True)
 class Experiment:
     """What an experiment file says, in one of its forms; docs/experiments.md has the keys."""
 
@@ -61,7 +68,7 @@ class Experiment:
     sweep: Sweep
     family: Short
     family_requirements: tuple[str, ...]
-    sharing: Short
+    sharing: Sharing
     baselines: tuple[Baseline, ...]
     points: Mapping[str, tuple[str, ...]]
     goals: Mapping[str, Any]
@@ -157,7 +164,7 @@ def _experiment(path: Path, form: str, found: dict[str, Any]) -> Experiment:
         sweep=Sweep(tuple(sweep.pop("learning_rates")), **sweep),
         family_requirements=tuple(family.pop("requirements")),
         family=Short(**family),
-        sharing=Short(**found["sharing"]),
+        sharing=Sharing(**found["sharing"]),
         baselines=tuple(
             Baseline(item["label"], item["name"], {k: v for k, v in item.items() if k not in ("label", "name")})
             for item in found.get("baselines", ())

@@ -12,6 +12,8 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +119,17 @@ def tau(rows: list[dict[str, Any]], by: str) -> dict[str, float]:
     taus = [kendalltau(*sample.T).statistic for sample in drawn]
     low, high = np.nanpercentile(taus, [2.5, 97.5])
     return {"tau": float(kendalltau(*columns.T).statistic), "low": float(low), "high": float(high)}
+
+
+def tau_of_repeats(repeats: Sequence[Sequence[float]]) -> float | None:
+    """Returns Kendall's tau-b between two trainings of the same networks, mean of all pairs of trainings.
+
+    `repeats` has the accuracies of each network, one of each training; with a single training there is no pair (None).
+    """
+    from scipy.stats import kendalltau
+
+    pairs = [kendalltau(*pair).statistic for pair in combinations(zip(*repeats, strict=True), 2)]
+    return float(np.mean(pairs)) if pairs else None
 
 
 def main() -> int:

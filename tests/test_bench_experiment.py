@@ -82,6 +82,7 @@ examples = 128
 networks = 3
 epochs = 1
 examples = 128
+seeds = 2
 
 [goals]
 against = "reference"
@@ -195,7 +196,13 @@ def test_stages_leave_what_the_page_shows_and_go_on_where_they_were(
         assert len(tried) == 2 and {rows[name]["learning_rate"] for name in trained} == {best["learning_rate"]}
     family = found["family"]["networks"]
     assert len(family) == 3 and all(item["feasible"] and item["params"] <= 3_000 for item in family)
-    assert {"tau", "low", "high"} <= found["sharing"]["tau"].keys() and len(found["sharing"]["networks"]) == 3
+    sharing = found["sharing"]
+    assert {"tau", "low", "high"} <= sharing["tau"].keys() and len(sharing["networks"]) == 3
+    for item in sharing["networks"]:
+        first, second = item["alone_each"]
+        assert item["alone"] == pytest.approx((first + second) / 2)
+    assert any(len(set(item["alone_each"])) == 2 for item in sharing["networks"]), "other weights of each seed"
+    assert -1 <= sharing["tau_alone"] <= 1
 
     timed, cost = found["cost"]["timed"], found["cost"]
     part = timed["prototype"]
