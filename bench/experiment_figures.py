@@ -331,6 +331,10 @@ def _cost(found: Found) -> Figure | None:
             f" times {part['images']:,} and {part['starts']}"
             for part, words in ((timed["prototype"], "the prototype"), (timed["shared"], "the shared weights"))
         ]
+        if "teacher" in timed:
+            look = timed["teacher"]
+            each = f"{1e3 * look['seconds_per_image']:.2f} ms an image"
+            parts.append(f"{each} for the prototype's look at each of {look['images']:,}, before the shared weights")
         notes.append(
             f"Both trainings were timed in turn, {timed['repetitions']} times with {timed['images']:,} images, for one"
             f" epoch and for more (medians): {'; '.join(parts)}. The search: as it took."

@@ -73,6 +73,7 @@ def _told(recipe: Recipe) -> Row:
         **{key: getattr(recipe, key) for key in told},
         "augmentation": [item.name for item in recipe.augmentation],
         "distillation": recipe.distillation,
+        **({"teacher_images": "plain"} if recipe.distillation and recipe.teacher_images == "plain" else {}),
         "examples": recipe.examples,
     }
 

@@ -49,7 +49,13 @@ def _load_task(reference: TaskReference) -> Task:
     return task(reference.name, **dict(reference.options))
 
 
-_LATER_KEYS = {"distillation": 0.0, "teacher_precision": "same", "examples": 0, "layout": "nchw"}
+_LATER_KEYS = {
+    "distillation": 0.0,
+    "teacher_precision": "same",
+    "teacher_images": "same",
+    "examples": 0,
+    "layout": "nchw",
+}
 """Keys that recipes did not have from the start: at these values, keys of evaluations stay what they were."""
 
 
@@ -80,7 +86,7 @@ class Job:
         """The hash of everything that the result depends on; taken once, since it reads the teacher's weights."""
         recipe = None if self.recipe is None else asdict(self.recipe)
         if recipe is not None and not recipe["distillation"]:
-            recipe["teacher_precision"] = "same"  # nobody teaches
+            recipe["teacher_precision"] = recipe["teacher_images"] = "same"  # nobody teaches
         for name, plain in _LATER_KEYS.items():
             if recipe is not None and recipe[name] == plain:
                 del recipe[name]

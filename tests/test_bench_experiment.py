@@ -46,6 +46,8 @@ layout = "nhwc"
 epochs = 1
 optimizer = "adamw"
 learning_rate = 0.01
+distillation = 0.5
+teacher_images = "plain"
 """
 EXPERIMENT = """
 title = "Digits"
@@ -208,6 +210,12 @@ def test_stages_leave_what_the_page_shows_and_go_on_where_they_were(
     part = timed["prototype"]
     assert cost["prototype_seconds"] == part["seconds_per_image"] * part["images"] + part["start_seconds"]
     assert timed["prototype"]["images"] == 3 * timed["shared"]["images"], "3 epochs, and 1 for the shared weights"
+    assert timed["teacher"]["images"] == timed["shared"]["images"], "one epoch, and each image was looked at once"
+    assert timed["teacher"]["seconds_per_image"] > 0 and found["shared_recipe"]["teacher_images"] == "plain"
+    part = timed["shared"]
+    spent = part["seconds_per_image"] * part["images"] + part["start_seconds"] * part["starts"]
+    looking = timed["teacher"]["seconds_per_image"] * timed["teacher"]["images"]
+    assert cost["shared_seconds"] == pytest.approx(spent + looking)
     assert cost["ratio"] == pytest.approx(cost["synthesis_seconds"] / cost["prototype_seconds"])
 
     again = tmp_path / "again.json"

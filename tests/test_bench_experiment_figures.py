@@ -255,7 +255,9 @@ def test_tau_and_cost_are_held_against_their_goals(found: Found) -> None:
         "repetitions": 5,
         "prototype": {"seconds_per_image": 0.02, "images": 4_000, "start_seconds": 0.5, "starts": 1},
         "shared": {"seconds_per_image": 0.0105, "images": 12_000, "start_seconds": 2.0, "starts": 16},
+        "teacher": {"seconds_per_image": 0.0015, "images": 4_000},
     }
+    assert "1.50 ms an image for the prototype's look at each of 4,000" in notes(found, "cost")
     assert "10.50 ms an image and 2.00 s a start for the shared weights, times 12,000 and 16" in notes(found, "cost")
     del found["cost"]["timed"]
     found["cost"]["ratio"] = 3.01

@@ -14,9 +14,9 @@ from torch import Tensor
 from gensynth.ir import Network, WeightsError
 
 from ..examples import Examples
+from .data import Data
 from .lowerings import Scope
 from .module import device_of, to_torch, weights_of
-from .training import Data
 
 __all__ = ["CALIBRATED", "calibrate", "calibrate_statistics"]
 

@@ -120,9 +120,10 @@ class Recipe:
     being min(ema_decay, (1 + t) / (10 + t)). `early_stop` (0: off) ends training after so many epochs without a better
     validation accuracy. `gradient_clip` (0: off) bounds the norm of the whole gradient. `distillation` is the share of
     the loss that is the distance to what a teacher gives (arXiv 1503.02531), where there is a teacher, and
-    `teacher_precision` what that one computes in. `examples` (0: all) trains on so many of the training examples, the
-    first of a shuffle fixed by the seed. `layout` is how images lie in memory; `nhwc` (PyTorch's channels last) makes
-    depthwise convolutions up to twice as fast on CPUs.
+    `teacher_precision` what that one computes in. With `teacher_images` "plain" it sees every image once, as it is, not
+    as augmentation changed it, and what it gives is kept. `examples` (0: all) trains on so many of the training
+    examples, the first of a shuffle fixed by the seed. `layout` is how images lie in memory; `nhwc` (PyTorch's channels
+    last) makes depthwise convolutions up to twice as fast on CPUs.
 
     Raises:
         UsageError: a value outside its range.
@@ -143,6 +144,7 @@ class Recipe:
     precision: str = "float32"
     distillation: float = 0.0
     teacher_precision: str = "same"
+    teacher_images: str = "same"
     examples: int = 0
     layout: str = "nchw"
 
@@ -164,6 +166,7 @@ class Recipe:
         "optimizer": ("sgd", "adamw"),
         "precision": ("float32", "bfloat16"),
         "teacher_precision": ("same", "float32", "bfloat16"),
+        "teacher_images": ("same", "plain"),
         "layout": ("nchw", "nhwc"),
     }
 

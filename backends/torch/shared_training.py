@@ -18,11 +18,13 @@ from gensynth.passes.choices.materialize import Decided
 from ..examples import Examples
 from .calibration import CALIBRATED, batches_of
 from .checkpoint import Checkpoint, State, training_digest
-from .module import NetworkModule, device_of, to_torch, weights_of
+from .data import Data
+from .module import device_of, weights_of
 from .objectives import Objective
 from .recipe import Recipe
 from .sharing import SharedModule, share_weights
-from .training import CLASSIFICATION, Data, EpochReport, Evaluation, Run, examples_of, judge, teacher_for
+from .teaching import Teacher, teacher_for
+from .training import CLASSIFICATION, Batch, EpochReport, Evaluation, Run, examples_of, judge
 
 __all__ = ["SharedTraining", "evaluate_shared", "train_shared"]
 
@@ -112,8 +114,7 @@ def train_shared(
         if taught is None:
             run = _Sandwich(shared, recipe, objective, data, seed, sampled)
         else:
-            leading = to_torch(taught).to(where).eval()
-            run = _Led(shared, recipe, objective, data, seed, sampled, leading, networks)
+            run = _Led(shared, recipe, objective, data, seed, sampled, Teacher(taught, recipe, data), networks)
         with run.kept_in(file):
             for epoch in run.epochs():
                 loss = run.epoch(epoch)
@@ -180,13 +181,13 @@ class _Sandwich(_Together):
         super().__init__(shared, recipe, objective, data, seed, sampled)
         self.reported, self._smallest = extremes(shared.materializer)
 
-    def backward(self, inputs: Tensor, labels: Tensor) -> Tensor:
+    def backward(self, batch: Batch) -> Tensor:
         """Adds the gradients of a batch, and returns the loss of the largest network."""
-        shared, objective = self.module, self.objective
+        shared, objective, inputs = self.module, self.objective, batch.inputs
         drawn = [shared.materializer.draw(seed) for seed in self.next_seeds()]
         with self.autocast():
             outputs = shared.network(self.reported)(inputs)
-            loss = objective.loss(outputs, labels, self.recipe.label_smoothing)
+            loss = objective.loss(outputs, batch.labels, self.recipe.label_smoothing)
         torch.autograd.backward(loss)
         taught = outputs.detach() if isinstance(outputs, Tensor) else tuple(output.detach() for output in outputs)
         for decisions in (self._smallest, *drawn):
@@ -207,7 +208,7 @@ class _Led(_Together):
         data: Data,
         seed: int,
         sampled: int,
-        teacher: NetworkModule,
+        teacher: Teacher,
         networks: int,
     ) -> None:
         super().__init__(shared, recipe, objective, data, seed, sampled)
@@ -218,14 +219,14 @@ class _Led(_Together):
         likeliest = self._emitting.most_likely()
         self.reported = _within(lambda: self._emitting.from_decisions(likeliest), likeliest)
 
-    def backward(self, inputs: Tensor, labels: Tensor) -> Tensor:
+    def backward(self, batch: Batch) -> Tensor:
         """Adds the gradients of a batch, and returns the mean loss of the networks."""
-        total = torch.zeros((), device=inputs.device)
-        taught = self.taught(inputs)
+        total = torch.zeros((), device=batch.inputs.device)
+        taught = self.taught(batch)
         for seed in self.next_seeds():
             with self.autocast():
-                outputs = self.module.network(self._decided(seed % self._networks))(inputs)
-                loss = self.objective.loss(outputs, labels, self.recipe.label_smoothing)
+                outputs = self.module.network(self._decided(seed % self._networks))(batch.inputs)
+                loss = self.objective.loss(outputs, batch.labels, self.recipe.label_smoothing)
                 loss = self.distilled(loss, outputs, taught)
             torch.autograd.backward(loss)
             total += loss.detach()

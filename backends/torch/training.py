@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -19,12 +19,14 @@ from gensynth.ir import GenSynthError, Network, UsageError, WeightsError
 from ..examples import Examples
 from .augmentation import augment_labelled, mixup_of
 from .checkpoint import Checkpoint, State, random_states, restore_random_states, training_digest
+from .data import Data
 from .lowerings import Scope
-from .module import NetworkModule, device_of, to_torch, weights_of
+from .module import device_of, to_torch, weights_of
 from .objectives import Classification, Objective
 from .objectives.base import Outputs
 from .optimizer import FlatState, Optimizer
 from .recipe import Recipe
+from .teaching import Teacher, teacher_for
 
 __all__ = ["EpochReport", "Evaluation", "Training", "TrainingError", "evaluate", "train"]
 
@@ -167,7 +169,7 @@ def train(
         torch.manual_seed(seed)
         module = to_torch(network, seed=seed).to(where)
         run = Run(module, network.name, recipe, objective, Data.on(training, where, recipe.layout), seed)
-        run.teacher = None if taught is None else to_torch(taught).to(where).eval()
+        run.teacher = None if taught is None else Teacher(taught, recipe, run.data)
         held_out = None if validation is None else Data.on(validation, where, recipe.layout)
         with run.kept_in(file):
             for epoch in run.epochs():
@@ -197,63 +199,13 @@ def examples_of(training: Examples, recipe: Recipe, seed: int) -> Examples:
     return training.sample(recipe.examples, seed) if 0 < recipe.examples < len(training) else training
 
 
-def teacher_for(network: Network, teacher: Network | None, recipe: Recipe) -> Network | None:
-    """Returns the teacher that a recipe asks for, None where it does not distil.
-
-    Raises:
-        UsageError: it asks for one, and there is none, or none that takes and gives what `network` does.
-    """
-    if not recipe.distillation:
-        return None
-    if teacher is None or teacher.weights is None:
-        raise UsageError(
-            f"distillation is {recipe.distillation:g}, and @{network.name} has no trained teacher",
-            hint="give a teacher with weights, or set distillation = 0",
-        )
-    ours, theirs = ([value.type for value in graph.inputs + graph.outputs] for graph in (network.graph, teacher.graph))
-    if ours != theirs:
-        raise UsageError(
-            f"@{network.name} cannot learn from @{teacher.name}: {', '.join(map(str, theirs))} are its inputs and"
-            f" outputs, not {', '.join(map(str, ours))}",
-            hint="a teacher takes and gives what the network does",
-        )
-    return teacher
-
-
 @dataclass(frozen=True)
-class Data:
-    """Examples as two tensors on the device, and how pixels are normalized."""
+class Batch:
+    """Inputs as they were changed and laid out, their labels, and the places of their examples in the data."""
 
     inputs: Tensor
     labels: Tensor
-    normalization: tuple[Tensor, Tensor] | None
-    layout: str = "nchw"
-
-    @classmethod
-    def on(cls, examples: Examples, device: torch.device, layout: str = "nchw") -> Data:
-        normalization = None
-        if examples.normalization is not None:
-            shape = (-1,) + (1,) * (examples.inputs.ndim - 2)
-            mean, deviation = (
-                torch.tensor(values, device=device).reshape(shape)
-                for values in (examples.normalization.mean, examples.normalization.deviation)
-            )
-            normalization = mean, deviation
-        inputs, labels = (torch.as_tensor(array, device=device) for array in (examples.inputs, examples.labels))
-        return cls(inputs, labels, normalization, layout)
-
-    def normalized(self, inputs: Tensor) -> Tensor:
-        """Returns some of the inputs as networks take them, but for their layout."""
-        if self.normalization is None:
-            return inputs
-        mean, deviation = self.normalization
-        return inputs.float().sub_(mean).div_(deviation)
-
-    def laid_out(self, inputs: Tensor) -> Tensor:
-        """Returns a batch as it is to lie in memory."""
-        if self.layout == "nhwc" and inputs.ndim == 4:
-            return inputs.contiguous(memory_format=torch.channels_last)
-        return inputs
+    which: Tensor
 
 
 class Run(Generic[ModuleT]):
@@ -267,7 +219,7 @@ class Run(Generic[ModuleT]):
         """Prepares the training of a module; `name` is what messages call it."""
         self.module = module
         self.name = name
-        self.teacher: NetworkModule | None = None
+        self.teacher: Teacher | None = None
         self.recipe = recipe
         self.objective = objective
         self.data = data
@@ -297,10 +249,8 @@ class Run(Generic[ModuleT]):
 
     def autocast(self) -> AbstractContextManager[object]:
         """Returns the context that forward passes run in."""
-        return self._autocast(self.recipe.precision)
-
-    def _autocast(self, precision: str) -> AbstractContextManager[object]:
-        return torch.autocast(self.data.inputs.device.type, torch.bfloat16, enabled=precision == "bfloat16")
+        rounded = self.recipe.precision == "bfloat16"
+        return torch.autocast(self.data.inputs.device.type, torch.bfloat16, enabled=rounded)
 
     def _bounds(self) -> list[tuple[int, int]]:
         """Returns the batches of an epoch; a last one of a single example is left out, as it has no variance."""
@@ -382,7 +332,7 @@ class Run(Generic[ModuleT]):
         self.best_epoch = state["best_epoch"]
         self._started -= state["seconds"]
 
-    def _batches(self, order: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    def _batches(self, order: Tensor) -> Iterator[Batch]:
         """Yields the batches of an epoch that are not done."""
         inputs, labels = self.data.inputs, self.data.labels
         bounds = self._bounds()
@@ -398,7 +348,7 @@ class Run(Generic[ModuleT]):
             )
             for begin, end in part:
                 part_of = slice(begin - start, end - start)
-                yield self.data.laid_out(images[part_of]), targets[part_of]
+                yield Batch(self.data.laid_out(images[part_of]), targets[part_of], chosen[part_of])
             # Only here: within a part, batches to come have been augmented, and their random numbers are drawn.
             self._keep()
 
@@ -410,9 +360,9 @@ class Run(Generic[ModuleT]):
             self._order = order.to(self.data.inputs.device)
             self._total.zero_()
             self._done = 0
-        for inputs, labels in self._batches(self._order):
+        for batch in self._batches(self._order):
             self.learning_rate = _one_cycle(self._step, self._steps, self.recipe)
-            self._total += self.backward(inputs, labels)
+            self._total += self.backward(batch)
             self._optimizer.step(self.learning_rate)
             self._step += 1
             self._average()
@@ -426,33 +376,28 @@ class Run(Generic[ModuleT]):
             )
         return mean
 
-    def backward(self, inputs: Tensor, labels: Tensor) -> Tensor:
+    def backward(self, batch: Batch) -> Tensor:
         """Adds the gradient of a batch's loss, and returns the loss."""
         with self.autocast():
-            loss = self._loss(inputs, labels)
+            loss = self._loss(batch)
         torch.autograd.backward(loss)
         return loss.detach()
 
-    def _loss(self, inputs: Tensor, labels: Tensor) -> Tensor:
-        loss, smoothing = self.objective.loss, self.recipe.label_smoothing
+    def _loss(self, batch: Batch) -> Tensor:
+        loss, smoothing, labels = self.objective.loss, self.recipe.label_smoothing, batch.labels
         if not self._mixup:
-            scores = self.module(inputs)
-            return self.distilled(loss(scores, labels, smoothing), scores, self.taught(inputs))
+            scores = self.module(batch.inputs)
+            return self.distilled(loss(scores, labels, smoothing), scores, self.taught(batch))
         share = float(torch._sample_dirichlet(torch.full((2,), self._mixup), self._random)[0])
         partner = torch.randperm(len(labels), generator=self._random).to(labels.device)
-        mixed = torch.lerp(inputs[partner], inputs, share)
-        scores = self.module(mixed)
+        mixed = replace(batch, inputs=torch.lerp(batch.inputs[partner], batch.inputs, share))
+        scores = self.module(mixed.inputs)
         both = share * loss(scores, labels, smoothing) + (1.0 - share) * loss(scores, labels[partner], smoothing)
         return self.distilled(both, scores, self.taught(mixed))
 
-    @torch.no_grad()
-    def taught(self, inputs: Tensor) -> Outputs | None:
+    def taught(self, batch: Batch) -> Outputs | None:
         """Returns what the teacher gives for a batch, None where there is no teacher."""
-        if self.teacher is None:
-            return None
-        own = self.recipe.teacher_precision
-        with self._autocast(self.recipe.precision if own == "same" else own):
-            return self.teacher(inputs)  # type: ignore[no-any-return]
+        return None if self.teacher is None else self.teacher.outputs(batch.inputs, batch.which)
 
     def distilled(self, loss: Tensor, outputs: Outputs, taught: Outputs | None) -> Tensor:
         """Returns a loss of which the recipe's share is the distance to what the teacher gives."""

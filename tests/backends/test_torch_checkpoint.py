@@ -34,7 +34,7 @@ GENERATOR = parse(
 AVERAGED = Recipe(epochs=3, batch_size=32, ema_decay=0.9, augmentation=(Augmentation("shift"), Augmentation("mixup")))
 STOPPING = Recipe(epochs=20, batch_size=32, optimizer="adamw", learning_rate=0.01, early_stop=2)
 SHARED = Recipe(epochs=2, batch_size=32, optimizer="adamw", learning_rate=0.01, ema_decay=0.9)
-LED = dataclasses.replace(SHARED, distillation=0.5)
+LED = dataclasses.replace(SHARED, distillation=0.5, teacher_images="plain")
 KINDS = ["averaged", "stopping", "distilled", "shared", "led"]
 
 

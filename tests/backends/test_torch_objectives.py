@@ -1,5 +1,6 @@
 """Objectives: losses and metrics are the published ones, networks and examples that do not fit are refused."""
 
+import dataclasses
 import pickle
 from dataclasses import dataclass
 
@@ -236,6 +237,17 @@ def test_mixup_and_smoothing_are_refused_where_labels_cannot_take_them():
         train(Network(DETECTOR), BOXED, None, Recipe(augmentation=(Augmentation("mixup"),)), Detection(2))
     with pytest.raises(UsageError, match="label_smoothing is 0.1, Detection has no smoothed labels"):
         train(Network(DETECTOR), BOXED, None, Recipe(label_smoothing=0.1), Detection(2))
+
+
+def test_a_teacher_of_plain_images_is_refused_where_what_it_gives_would_not_fit():
+    plain = Recipe(distillation=0.5, teacher_images="plain")
+    Classification().check_recipe(plain)
+    for objective, kind in ((Segmentation(3), "masks"), (Detection(2), "boxes")):
+        with pytest.raises(UsageError, match=f"teacher_images is 'plain': .* {kind} move with their images") as raised:
+            objective.check_recipe(plain)
+        assert 'teacher_images = "same"' in raised.value.hint
+    with pytest.raises(UsageError, match="'mixup' blends images"):
+        Classification().check_recipe(dataclasses.replace(plain, augmentation=(Augmentation("mixup"),)))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 import torch
 from test_torch_training import TRAINING, VALIDATION
 
-from gensynth.backends.torch import Recipe, evaluate, train
+from gensynth.backends.torch import Augmentation, Recipe, evaluate, train
 from gensynth.backends.torch.calibration import calibrate
 from gensynth.backends.torch.objectives import Classification, Detection, Objective, Segmentation
 from gensynth.backends.torch.shared_training import evaluate_shared, train_shared
@@ -200,3 +200,31 @@ def test_a_teacher_helps_where_labels_say_nothing(teacher):
     half = dataclasses.replace(RECIPE, distillation=0.5)
     with pytest.raises(UsageError, match="cannot learn from"):
         train(Network(LARGEST), TRAINING, None, half, teacher=Network(other, {}))
+
+
+def test_a_teacher_of_plain_images_gives_what_one_of_the_same_images_does_where_nothing_changes_them(teacher):
+    plain = dataclasses.replace(TAUGHT, epochs=2, teacher_images="plain")
+    for recipe in (plain, dataclasses.replace(plain, examples=100)):
+        seen = dataclasses.replace(recipe, teacher_images="same")
+        for run in (
+            lambda chosen: train(Network(LARGEST), SHUFFLED, None, chosen, teacher=teacher),
+            lambda chosen: train_shared(Network(GENERATOR), SHUFFLED, None, chosen, teacher=teacher),
+        ):
+            losses = [[report.loss for report in run(chosen).history] for chosen in (recipe, seen)]
+            assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_a_teacher_of_plain_images_does_not_see_what_augmentation_spoils(teacher):
+    glare = Augmentation("color", (("brightness", 10.0), ("contrast", 1.0)))
+    recipe = dataclasses.replace(TAUGHT, augmentation=(glare,))
+    found = {
+        images: train(
+            Network(LARGEST),
+            SHUFFLED,
+            VALIDATION,
+            dataclasses.replace(recipe, teacher_images=images),
+            teacher=teacher,
+        ).accuracy
+        for images in ("same", "plain")
+    }
+    assert found["plain"] > 85.0 > 60.0 > found["same"], found

@@ -128,9 +128,10 @@ def test_keys_of_trainings_without_a_teacher_do_not_depend_on_distillation(finis
     plain = Job("final", text, TaskReference("digits"), 0, parse_config(CONFIG).shared_training)
     taught = Job("final", text, TaskReference("digits"), 0, recipe, teacher=str(result.out / "prototype.gsir"))
     assert len({plain.key, taught.key}) == 2
-    rounded = replace(parse_config(CONFIG).shared_training, teacher_precision="bfloat16")
-    assert replace(plain, recipe=rounded).key == plain.key, "nobody teaches"
-    assert replace(taught, recipe=replace(recipe, teacher_precision="bfloat16")).key != taught.key
+    for changes in ({"teacher_precision": "bfloat16"}, {"teacher_images": "plain"}):
+        alone = replace(parse_config(CONFIG).shared_training, **changes)
+        assert replace(plain, recipe=alone).key == plain.key, "nobody teaches"
+        assert replace(taught, recipe=replace(recipe, **changes)).key != taught.key
     assert run_job(taught).result["accuracy"] > 50.0
 
 

@@ -130,6 +130,14 @@ class Objective(ABC):
                 f"label_smoothing is {recipe.label_smoothing:g}, {type(self).__name__} has no smoothed labels",
                 hint="set label_smoothing = 0",
             )
+        if recipe.distillation and recipe.teacher_images == "plain":
+            mixed = any(item.name == "mixup" for item in recipe.augmentation)
+            if mixed or self.kind != "classes":
+                what = "augmentation 'mixup' blends images" if mixed else f"{self.kind} move with their images"
+                raise UsageError(
+                    f"teacher_images is 'plain': what the teacher gives for them would not fit, as {what}",
+                    hint='set teacher_images = "same"',
+                )
 
 
 def divergence(outputs: Outputs, taught: Outputs) -> Tensor:
