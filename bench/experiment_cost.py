@@ -65,7 +65,7 @@ def time_trainings(
 
     def look() -> None:
         few = Data.on(images.sample(timed), device_of(device), shared.layout)
-        Teacher(prototype, shared, few).outputs(few.inputs[:1], torch.zeros(1, dtype=torch.long))
+        Teacher(prototype, shared, few).outputs(few.inputs[:1], few.labels.new_zeros(1, dtype=torch.long))
 
     looks = shared.distillation > 0 and shared.teacher_images == "plain"
     starts = {"prototype": 1, "shared": NETWORKS // FEW if shared.distillation else 1}

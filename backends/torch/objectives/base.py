@@ -119,7 +119,8 @@ class Objective(ABC):
 
     def check_recipe(self, recipe: Recipe) -> None:
         """Raises UsageError where a recipe asks for what the objective's labels cannot take."""
-        if not self.mixes and any(item.name == "mixup" for item in recipe.augmentation):
+        mixed = any(item.name == "mixup" for item in recipe.augmentation)
+        if mixed and not self.mixes:
             raise UsageError(
                 f"augmentation 'mixup' cannot be used with {type(self).__name__}: it blends whole images and their"
                 f" losses, and these are labelled with {self.kind}",
@@ -130,14 +131,12 @@ class Objective(ABC):
                 f"label_smoothing is {recipe.label_smoothing:g}, {type(self).__name__} has no smoothed labels",
                 hint="set label_smoothing = 0",
             )
-        if recipe.distillation and recipe.teacher_images == "plain":
-            mixed = any(item.name == "mixup" for item in recipe.augmentation)
-            if mixed or self.kind != "classes":
-                what = "augmentation 'mixup' blends images" if mixed else f"{self.kind} move with their images"
-                raise UsageError(
-                    f"teacher_images is 'plain': what the teacher gives for them would not fit, as {what}",
-                    hint='set teacher_images = "same"',
-                )
+        if recipe.distillation and recipe.teacher_images == "plain" and (mixed or self.kind != "classes"):
+            what = "augmentation 'mixup' blends images" if mixed else f"{self.kind} move with their images"
+            raise UsageError(
+                f"teacher_images is 'plain': what the teacher gives for them would not fit, as {what}",
+                hint='set teacher_images = "same"',
+            )
 
 
 def divergence(outputs: Outputs, taught: Outputs) -> Tensor:
