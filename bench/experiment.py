@@ -42,7 +42,7 @@ from gensynth.ir import (
     write_atomically,
 )
 from gensynth.passes.cost import cost_model
-from gensynth.synth.evaluation import Job
+from gensynth.synth.evaluation import Job, Prepared
 from gensynth.synth.exploration import Explorer
 from gensynth.synth.generator import Generator
 from gensynth.synth.progress import Progress
@@ -51,7 +51,6 @@ from gensynth.synth.summary import summary_row
 from gensynth.synth.synthesis import Synthesis
 
 Row = dict[str, Any]
-Prepared = tuple[Job, str, dict[str, object]]
 Seeded = tuple[Network, int]
 
 STAGES = ("baselines", "synthesis", "points", "control", "family", "sharing", "cost", "test", "artifact")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from gensynth.ir import Network
 
-from .evaluation import Job
+from .evaluation import Prepared
 from .exploration import Explorer
 from .generator import Generator
 from .inquisitor import Candidate
@@ -79,7 +79,7 @@ class Emission:
 
     def _train(self, explorer: Explorer, batch: list[Candidate]) -> list[Emitted]:
         synthesis = self.synthesis
-        jobs: list[tuple[Job, str, dict[str, object]]] = []
+        jobs: list[Prepared] = []
         networks = []
         for item in batch:
             origin = explorer.origin(item)

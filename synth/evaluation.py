@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -21,9 +21,11 @@ from gensynth.backends.examples import Examples
 from gensynth.backends.torch.recipe import Recipe
 from gensynth.ir import Network, Weights, load_network, load_weights, parse, save_weights
 
+from .executor import Executor
+from .store import Store
 from .tasks import Task, task
 
-__all__ = ["Job", "Outcome", "TaskReference", "probe_network", "run_job", "stimuli_of"]
+__all__ = ["Job", "Outcome", "Prepared", "TaskReference", "evaluate_all", "probe_network", "run_job", "stimuli_of"]
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,48 @@ def _digest(weights: Weights) -> str:
         digest.update(name.encode())
         digest.update(np.ascontiguousarray(weights[name]).tobytes())
     return digest.hexdigest()
+
+
+Prepared = tuple[Job, str, Mapping[str, object]]
+"""A job, the architecture hash of its network, and details for the store."""
+
+Told = Callable[[Mapping[str, object], int, int], None]
+
+
+def evaluate_all(
+    jobs: Sequence[Prepared], executor: Executor, store: Store, *, told: Told | None = None
+) -> list[dict[str, object]]:
+    """Returns the results of jobs, from the store where it has them; what it lacks is run and put there.
+
+    Equal jobs that save to the same file, or to none, are run once. `told` is called with each new result, how many
+    are known and how many there will be.
+    """
+    results: dict[tuple[str, str | None], dict[str, object]] = {}
+    missing: dict[tuple[str, str | None], int] = {}
+    for index, (job, _, _) in enumerate(jobs):
+        known = store.get(job.key)
+        if known is not None and (job.kind == "test" or job.saved is None or Path(job.saved).exists()):
+            results[job.key, job.saved] = known
+        else:
+            missing.setdefault((job.key, job.saved), index)
+    whole = len(results) + len(missing)
+    indices = list(missing.values())
+    for position, outcome in executor.map(run_job, [jobs[index][0] for index in indices]):
+        job, network, detail = jobs[indices[position]]
+        result = json.loads(json.dumps(dict(outcome.result)))
+        store.put(
+            job.key,
+            kind=job.kind,
+            network=network,
+            text=job.text,
+            detail=detail,
+            result=result,
+            seconds=outcome.seconds,
+        )
+        results[job.key, job.saved] = result
+        if told is not None:
+            told(result, len(results), whole)
+    return [results[job.key, job.saved] for job, _, _ in jobs]
 
 
 def run_job(job: Job) -> Outcome:

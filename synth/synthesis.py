@@ -35,7 +35,7 @@ from gensynth.synth.tasks import Task
 from .config import Config, load_config
 from .devices import keep_devices
 from .emission import Emission, Emitted
-from .evaluation import Job, TaskReference, run_job
+from .evaluation import Job, Prepared, TaskReference, evaluate_all
 from .executor import Executor, LocalExecutor
 from .exploration import Explorer, Origin
 from .generator import Generator
@@ -131,39 +131,16 @@ class Synthesis:
 
     # Evaluations.
 
-    def evaluate(self, jobs: Sequence[tuple[Job, str, dict[str, object]]], what: str) -> list[dict[str, object]]:
-        """Returns the results of jobs (each with its network's hash and details), from the store where it has them.
+    def evaluate(self, jobs: Sequence[Prepared], what: str) -> list[dict[str, object]]:
+        """Returns the results of jobs, from the store where it has them, and tells what has come in."""
 
-        Equal jobs that save to the same file, or to none, are run once.
-        """
-        results: dict[tuple[str, str | None], dict[str, object]] = {}
-        missing: dict[tuple[str, str | None], int] = {}
-        for index, (job, _, _) in enumerate(jobs):
-            known = self.store.get(job.key)
-            if known is not None and (job.kind == "test" or job.saved is None or Path(job.saved).exists()):
-                results[job.key, job.saved] = known
-            else:
-                missing.setdefault((job.key, job.saved), index)
-        whole = len(results) + len(missing)
-        indices = list(missing.values())
-        for position, outcome in self.executor.map(run_job, [jobs[index][0] for index in indices]):
-            job, network, detail = jobs[indices[position]]
-            result = json.loads(json.dumps(dict(outcome.result)))
-            self.store.put(
-                job.key,
-                kind=job.kind,
-                network=network,
-                text=job.text,
-                detail=detail,
-                result=result,
-                seconds=outcome.seconds,
-            )
-            results[job.key, job.saved] = result
+        def told(result: Mapping[str, object], known: int, whole: int) -> None:
             accuracy = result.get("accuracy")
-            self.progress.advance(len(results), whole, what if accuracy is None else f"{what}: {accuracy:.2f}%")
-        return [results[job.key, job.saved] for job, _, _ in jobs]
+            self.progress.advance(known, whole, what if accuracy is None else f"{what}: {accuracy:.2f}%")
 
-    def train_fully(self, network: Network, name: str, detail: dict[str, object]) -> tuple[Job, str, dict[str, object]]:
+        return evaluate_all(jobs, self.executor, self.store, told=told)
+
+    def train_fully(self, network: Network, name: str, detail: dict[str, object]) -> Prepared:
         """Returns the job of a full training, its weights to be saved in the run directory under `name`.
 
         Where the recipe distils, the prototype teaches all others.
@@ -347,11 +324,11 @@ class Synthesis:
         ]
         return max(values) if values else None
 
-    def probe_job(self, origin: Origin, *, cycle: int) -> tuple[Job, str, dict[str, object]]:
+    def probe_job(self, origin: Origin, *, cycle: int) -> Prepared:
         """Returns the job of probing a network, with its hash and details."""
         return self._job("probe", origin, cycle)
 
-    def _job(self, kind: str, origin: Origin, cycle: int) -> tuple[Job, str, dict[str, object]]:
+    def _job(self, kind: str, origin: Origin, cycle: int) -> Prepared:
         decided = origin.decided
         recipe = self.config.search_training if kind == "search" else None
         job = Job(

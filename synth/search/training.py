@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from gensynth.backends.torch.recipe import Recipe
 from gensynth.ir import Graph, architecture_hash, to_text
 from gensynth.passes import Requirement
 from gensynth.passes.cost import Costs
-from gensynth.synth.evaluation import Job, TaskReference, run_job
+from gensynth.synth.evaluation import Job, Prepared, TaskReference, evaluate_all
 from gensynth.synth.executor import Executor
 from gensynth.synth.performance import Performance
 from gensynth.synth.store import Store
@@ -74,23 +73,10 @@ class TrainingProblem(Problem):
 
     def train(self, asked: Sequence[Decisions]) -> list[float]:
         """Trains networks side by side; those that the store has are not trained again."""
-        jobs: dict[str, tuple[Job, str]] = {}
-        keys = []
-        for decisions in asked:
-            graph = self.prober.build(decisions)
-            job = Job("search", to_text(graph), self.task, self.seed, self.recipe)
-            keys.append(job.key)
-            jobs[job.key] = job, architecture_hash(graph)
-        missing = [key for key in jobs if self.store.get(key) is None]
-        for index, outcome in self.executor.map(run_job, [jobs[key][0] for key in missing]):
-            job, name = jobs[missing[index]]
-            result = json.loads(json.dumps(dict(outcome.result)))
-            self.store.put(
-                job.key, kind="search", network=name, text=job.text, detail={}, result=result, seconds=outcome.seconds
-            )
-        found = []
-        for key in keys:
-            result = self.store.get(key)
-            assert result is not None
-            found.append(float(result["accuracy"]))  # type: ignore[arg-type]
-        return found
+        graphs = [self.prober.build(decisions) for decisions in asked]
+        jobs: list[Prepared] = [
+            (Job("search", to_text(graph), self.task, self.seed, self.recipe), architecture_hash(graph), {})
+            for graph in graphs
+        ]
+        results = evaluate_all(jobs, self.executor, self.store)
+        return [float(result["accuracy"]) for result in results]  # type: ignore[arg-type]
