@@ -113,7 +113,7 @@ results-cifar10: $(DEV) ## CIFAR-10: baselines, synthesis, FermiNets, by one rec
 results-camvid: $(DEV) ## CamVid: RefineNet and its FermiNets, DATA=FOLDER that holds CamVid/ (an hour)
 	$(call experiment,camvid,$(DATA)/CamVid)
 
-results-persons: $(DEV) ## persons: DetectNet and its FermiNets, DATA=FOLDER that holds persons/ (two hours)
+results-persons: $(DEV) ## persons: DetectNet and its FermiNets, DATA=FOLDER that holds persons/ (hours)
 	$(call experiment,persons,$(DATA)/persons)
 
 define experiment
