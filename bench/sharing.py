@@ -110,14 +110,18 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def tau(rows: list[dict[str, Any]], by: str) -> dict[str, float]:
-    """Returns Kendall's tau-b between a column and stand-alone accuracy, and its 95% interval by bootstrap."""
+    """Returns Kendall's tau-b between a column and stand-alone accuracy, and its 95% interval by bootstrap.
+
+    Where all are equal, there is no order to compare, and all three are NaN.
+    """
     from scipy.stats import kendalltau
 
     columns = np.array([[row[by], row["alone"]] for row in rows])
     random = np.random.default_rng(0)
     drawn = [columns[random.integers(len(rows), size=len(rows))] for _ in range(2_000)]
     taus = [kendalltau(*sample.T).statistic for sample in drawn]
-    low, high = np.nanpercentile(taus, [2.5, 97.5])
+    known = [value for value in taus if not np.isnan(value)]
+    low, high = np.percentile(known, [2.5, 97.5]) if known else (np.nan, np.nan)
     return {"tau": float(kendalltau(*columns.T).statistic), "low": float(low), "high": float(high)}
 
 
