@@ -1,8 +1,8 @@
 """An experiment: hand-made networks, a synthesis, and its FermiNets at several operating points, by one recipe.
 
 python bench/experiment.py bench/experiments/cifar10.toml --data FOLDER [--out runs/results-cifar10] [--form quick]
-    [--stages baselines,synthesis,points,control,family,sharing,cost,test,artifact] [--device cuda] [--processes N]
-    [--json OUT]
+    [--stages baselines,synthesis,points,control,family,sharing,alone,cost,test,artifact] [--device cuda]
+    [--processes N] [--json OUT [--add]]
 
 Every stage leaves its evaluations in a store below --out, so a run that was cut off goes on where it was, and stages
 can be run one by one; `baselines` can run beside the others. What has been measured so far is written to --json at the
@@ -19,13 +19,12 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 from experiment_cost import time_trainings
 from experiment_file import Experiment, Short, load_experiment
-from experiment_found import counts, found_by, words
-from sharing import tau, tau_of_repeats
+from experiment_found import counts, earlier_stages, found_by, load_earlier, words
+from experiment_sharing import judge_sharing, train_alone
 
 from gensynth.backends.torch.recipe import Recipe
 from gensynth.cli.output import progress
@@ -53,7 +52,7 @@ from gensynth.synth.synthesis import Synthesis
 Row = dict[str, Any]
 Seeded = tuple[Network, int]
 
-STAGES = ("baselines", "synthesis", "points", "control", "family", "sharing", "cost", "test", "artifact")
+STAGES = ("baselines", "synthesis", "points", "control", "family", "sharing", "alone", "cost", "test", "artifact")
 
 POOL = 256
 """An operating point is chosen among so many seeds, from 0 on."""
@@ -61,17 +60,21 @@ POOL = 256
 FAMILY_SEEDS = 1_000
 """The family has seeds from here on: none took part in learning or in an operating point."""
 
-SHARING_SEEDS = 10_000
-"""Networks whose shared and stand-alone accuracies are compared have seeds from here on."""
-
 
 class Run:
     """One run of an experiment: its stages, each of which leaves what it found in the folder `figures`."""
 
     def __init__(
-        self, experiment: Experiment, out: Path, listener: Progress, *, processes: int | None, device: str
+        self,
+        experiment: Experiment,
+        out: Path,
+        listener: Progress,
+        *,
+        processes: int | None,
+        device: str,
+        earlier: Mapping[str, Any] | None = None,
     ) -> None:
-        """Opens the run directory.
+        """Opens the run directory; `earlier` are figures of a run of the same experiment that this one adds to.
 
         Raises:
             UsageError: it holds a run of another experiment.
@@ -79,6 +82,7 @@ class Run:
         self.experiment = experiment
         self.out = out
         self.listener = listener
+        self.earlier = earlier_stages(earlier or {})
         self.config = replace(experiment.config, processes=processes, device=device)
         (out / "figures").mkdir(parents=True, exist_ok=True)
         kept = out / "experiment.txt"
@@ -106,10 +110,18 @@ class Run:
         Raises:
             UsageError: it has not been run.
         """
-        found = self.kept(stage)
+        return list(self.found_by(stage)["rows"])
+
+    def found_by(self, stage: str) -> Any:
+        """Returns what a stage found, in this run or an earlier one.
+
+        Raises:
+            UsageError: it has not been run.
+        """
+        found = self.kept(stage) or self.earlier.get(stage)
         if found is None:
             raise UsageError(f"{self.out} lacks what the stage '{stage}' makes", hint=f"run the stage '{stage}' first")
-        return list(found["rows"])
+        return found
 
     @contextmanager
     def opened(self, folder: str, learning_rate: float | None = None) -> Iterator[Synthesis]:
@@ -340,40 +352,21 @@ class Run:
         self.keep("family", {"point": requirements, "recipe": words(recipe), "networks": rows})
 
     def sharing(self) -> None:
-        """Judges random networks twice: with their slices of shared weights, and trained by themselves from nothing.
+        """Judges random networks with their slices of shared weights, and trained by themselves from nothing.
 
         These trainings take the rate of the stage `control`, that is of a network of the generator from fresh weights.
-        Where each network is trained with several seeds, their mean is what it reaches by itself.
         """
-        short = self.experiment.sharing
         with self.learned() as synthesis:
-            opened = Generator.load(synthesis.out / "generators" / "000.gsir")
-            recipe = replace(self.shortened(short, "control"), distillation=0.0)
-            seeds = range(SHARING_SEEDS, SHARING_SEEDS + short.networks)
-            decided = [opened.decide(seed, repair=False) for seed in seeds]
-            inherited = [Network(item.graph, opened.weights_for(item)) for item in decided]
-            jobs = [self.job(synthesis, network, None, {"what": "shared weights"}) for network in inherited]
-            with_shared = synthesis.evaluate(jobs, "shared weights")
-            jobs = [
-                self.job(synthesis, Network(item.graph), recipe, {"what": "alone"}, seed=seed)
-                for item in decided
-                for seed in range(short.seeds)
-            ]
-            alone = [_accuracy(result) for result in synthesis.evaluate(jobs, "alone")]
-            rows = []
-            for index, (seed, item, shared) in enumerate(zip(seeds, decided, with_shared, strict=True)):
-                each = alone[index * short.seeds : (index + 1) * short.seeds]
-                known = {"seed": seed, **counts(item.graph), "shared": shared["accuracy"]}
-                rows.append({**known, "alone": mean(each), "alone_each": each})
-        found = {
-            "recipe": words(recipe),
-            "seeds": short.seeds,
-            "networks": rows,
-            "tau": tau(rows, "shared"),
-            "tau_macs": tau(rows, "macs"),
-            "tau_alone": tau_of_repeats([row["alone_each"] for row in rows]),
-        }
-        self.keep("sharing", found)
+            recipe = self.shortened(self.experiment.sharing, "control")
+            self.keep("sharing", judge_sharing(self, synthesis, recipe))
+
+    def alone(self) -> None:
+        """Trains the networks of the stage `sharing` by themselves for longer, where the experiment says how long."""
+        sharing, longer = self.found_by("sharing"), self.experiment.sharing.longer
+        if longer is not None:
+            recipe = replace(self.shortened(self.experiment.sharing, "control"), epochs=longer.epochs)
+            with self.opened("alone") as synthesis:
+                self.keep("alone", train_alone(self, synthesis, recipe, longer.seeds, sharing))
 
     def cost(self) -> None:
         """Times the training of the prototype and that of the shared weights in turn."""
@@ -461,6 +454,7 @@ def main() -> int:
     parser.add_argument("--processes", type=int, help="worker processes (one for each CPU)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--add", action="store_true", help="to what --json has; its stages need not be run again")
     options = parser.parse_args()
     try:
         stages = options.stages.split(",")
@@ -472,17 +466,19 @@ def main() -> int:
         experiment = load_experiment(options.experiment, options.form)
         suffix = "" if options.form == "cpu" else f"-{options.form}"
         out = options.out or Path("runs") / f"results-{experiment.name}{suffix}"
+        earlier = load_earlier(options.json, experiment) if options.add else {}
         with progress() as listener:
-            run = Run(experiment, out, listener, processes=options.processes, device=options.device)
+            run = Run(experiment, out, listener, processes=options.processes, device=options.device, earlier=earlier)
             run.run(stages)
     except GenSynthError as error:
         print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
         return 2
     if options.json is not None:
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(
-            json.dumps(found_by(run.experiment, run.config, run.kept), indent=2) + "\n", encoding="utf-8"
-        )
+        found = found_by(run.experiment, run.config, run.kept)
+        if earlier:
+            found = {**earlier, **found, "machine": earlier["machine"]}
+        options.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     return 0
 
 

@@ -292,22 +292,41 @@ def _sharing(found: Found) -> Figure | None:
         return None
     networks = sorted(sharing.get("networks") or (), key=lambda item: -(item.get("alone") or 0.0))
     cells = [[str(item["seed"]), *_values(item, "macs:,", "params:,", "shared:.2f", "alone:.2f")] for item in networks]
-    ours, plain = sharing.get("tau"), sharing.get("tau_macs")
-    text = "Kendall's tau of shared and stand-alone accuracy"
+    title = f"weight sharing: {len(cells)} networks of fresh seeds, validation {main_metric(found)} [%]"
+    title += recipe_words(sharing, "; by itself: ")
+    columns = ["seed", "MACs", "params", "shared weights", "by itself"]
+    notes = _taus(sharing)
+    longer = found.get("alone")
+    if longer:
+        reached = {item["seed"]: item for item in longer["networks"]}
+        cells = [
+            [*row, *_values(reached.get(item["seed"]), "alone:.2f")] for row, item in zip(cells, networks, strict=True)
+        ]
+        title += recipe_words(longer, "; longer: ")
+        columns.append("longer")
+        notes += _taus(longer, "trained longer: ", "Longer")
+        notes.append(
+            f"Kendall's tau of what a network reaches by itself and longer {longer['tau_shorter']['tau']:.2f}."
+        )
+    return _figure(title, columns, cells, notes)
+
+
+def _taus(part: Row, before: str = "", which: str = "By itself") -> list[str]:
+    """Returns what Kendall's tau says of networks judged with shared weights and trained by one recipe."""
+    ours, plain = part.get("tau"), part.get("tau_macs")
+    text = f"{before}Kendall's tau of shared and stand-alone accuracy"
     if ours:
         text += f" {ours['tau']:.2f} (95% by bootstrap {ours['low']:.2f} to {ours['high']:.2f})"
     text += f", at least {LEAST_TAU}"
     if plain:
         text += f"; of MACs and stand-alone accuracy {plain['tau']:.2f}"
     notes = [_told(ours["tau"] >= LEAST_TAU if ours else None, text)]
-    if sharing.get("tau_alone") is not None:
+    if part.get("tau_alone") is not None:
         notes.append(
-            f"By itself: the mean of {sharing['seeds']} trainings, each from other fresh weights. Kendall's tau of one"
-            f" such training and another {sharing['tau_alone']:.2f}, mean of the pairs."
+            f"{which}: the mean of {part['seeds']} trainings, each from other fresh weights. Kendall's tau of one such"
+            f" training and another {part['tau_alone']:.2f}, mean of the pairs."
         )
-    title = f"weight sharing: {len(cells)} networks of fresh seeds, validation {main_metric(found)} [%]"
-    columns = ["seed", "MACs", "params", "shared weights", "by itself"]
-    return _figure(f"{title}{recipe_words(sharing, '; by itself: ')}", columns, cells, notes)
+    return notes
 
 
 def _cost(found: Found) -> Figure | None:

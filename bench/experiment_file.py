@@ -13,7 +13,7 @@ from gensynth.ir import UsageError, nearest
 from gensynth.passes.cost import device_text
 from gensynth.synth.config import Config, load_config
 
-__all__ = ["Baseline", "Experiment", "Sharing", "Short", "Sweep", "load_experiment"]
+__all__ = ["Baseline", "Experiment", "Longer", "Sharing", "Short", "Sweep", "load_experiment"]
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,19 @@ class Short:
 
 
 @dataclass(frozen=True)
+class Longer:
+    """Trainings by themselves once more: of so many epochs, each network as often as there are `seeds`."""
+
+    epochs: int
+    seeds: int = 1
+
+
+@dataclass(frozen=True)
 class Sharing(Short):
     """Trainings by themselves: each network as often as there are `seeds`, whose mean is what it reaches."""
 
     seeds: int = 1
+    longer: Longer | None = None
 
 
 @dataclass(frozen=True)
@@ -164,7 +173,7 @@ def _experiment(path: Path, form: str, found: dict[str, Any]) -> Experiment:
         sweep=Sweep(tuple(sweep.pop("learning_rates")), **sweep),
         family_requirements=tuple(family.pop("requirements")),
         family=Short(**family),
-        sharing=Sharing(**found["sharing"]),
+        sharing=_sharing(found["sharing"]),
         baselines=tuple(
             Baseline(item["label"], item["name"], {k: v for k, v in item.items() if k not in ("label", "name")})
             for item in found.get("baselines", ())
@@ -174,6 +183,12 @@ def _experiment(path: Path, form: str, found: dict[str, Any]) -> Experiment:
         published=tuple(found.get("published", ())),
         source=_source(found, config),
     )
+
+
+def _sharing(found: Mapping[str, Any]) -> Sharing:
+    """Returns the trainings of `[sharing]`."""
+    longer = found.get("longer")
+    return Sharing(**{**found, "longer": Longer(**longer) if longer else None})
 
 
 def _source(found: Mapping[str, Any], config: Config) -> str:

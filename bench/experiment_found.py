@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from experiment_cost import cost_of
@@ -10,11 +12,11 @@ from experiment_file import Experiment
 from harness import machine
 
 from gensynth.backends.torch.recipe import Recipe
-from gensynth.ir import Graph, architecture_hash
+from gensynth.ir import Graph, UsageError, architecture_hash
 from gensynth.passes.cost import totals
 from gensynth.synth.config import Config
 
-__all__ = ["counts", "found_by", "words"]
+__all__ = ["counts", "earlier_stages", "found_by", "load_earlier", "words"]
 
 Row = dict[str, Any]
 
@@ -54,10 +56,42 @@ def found_by(experiment: Experiment, config: Config, kept: Callable[[str], Any])
     learned = kept("synthesis")
     if learned:
         result["cost"] = cost_of(learned["seconds"], kept("cost"))
-    for name in ("family", "sharing", "artifact"):
+    for name in ("family", "sharing", "alone", "artifact"):
         if kept(name):
             result[name] = kept(name)
     return result
+
+
+def load_earlier(path: Path | None, experiment: Experiment) -> Row:
+    """Returns the figures of an earlier run of the same experiment, for another run to add to.
+
+    Raises:
+        UsageError: there are none, or they are of another experiment.
+    """
+    if path is None or not path.exists():
+        raise UsageError(f"--add finds nothing to add to in {path}", hint="--json names the figures of an earlier run")
+    found: Row = json.loads(path.read_text(encoding="utf-8"))
+    ours = found_by(experiment, experiment.config, lambda _: None)
+    for key in _SAME:
+        if found.get(key) != ours[key]:
+            raise UsageError(
+                f"{path} has {key.replace('_', ' ')} {found.get(key)!r}, the experiment {ours[key]!r}",
+                hint="figures of two experiments do not go together: leave out --add",
+            )
+    return found
+
+
+_SAME = ("task", "form", "recipe", "shared_recipe", "device", "reference")
+"""What tells experiments apart that may not be added to each other."""
+
+
+def earlier_stages(earlier: Row) -> Row:
+    """Returns what stages found of which a later one needs figures only, not files."""
+    control = [row for row in earlier.get("rows", ()) if row["kind"] == "control"]
+    return {
+        **({"control": {"rows": control}} if control else {}),
+        **({"sharing": earlier["sharing"]} if "sharing" in earlier else {}),
+    }
 
 
 def counts(graph: Graph) -> Row:

@@ -16,6 +16,7 @@ from compile_figures import Figure, kernel_figures, speed_figures
 from cost_figures import cost_figures
 from experiment_figures import experiment_about, experiment_figures
 from experiment_plot import experiment_plot
+from judging_figures import judging_figure
 from search_figures import ABOUT, ABOUT_FAMILIES, digits_figure, overhead_figure, search_figures
 from sharing_figures import sharing_figure
 
@@ -412,6 +413,12 @@ SECTIONS = (
             ("camvid", "17. Segmentation: CamVid"),
             ("persons", "18. Detection: persons"),
         )
+    ),
+    (
+        "judging",
+        "19. Speed of judging",
+        "`python bench/judging.py --json docs/results/judging.json`",
+        lambda found: figures([judging_figure(found)]),
     ),
 )
 

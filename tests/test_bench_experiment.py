@@ -85,6 +85,7 @@ networks = 3
 epochs = 1
 examples = 128
 seeds = 2
+longer = { epochs = 2, seeds = 2 }
 
 [goals]
 against = "reference"
@@ -176,7 +177,7 @@ def test_stages_leave_what_the_page_shows_and_go_on_where_they_were(
         assert run(file, *common, "--stages", stage) == 2
         assert f"run the stage '{needed}' first" in capsys.readouterr().err
 
-    stages = "baselines,synthesis,points,control,family,sharing,cost,test"
+    stages = "baselines,synthesis,points,control,family,sharing,alone,cost,test"
     assert run(file, *common, "--stages", stages) == 0
     found = json.loads(stored.read_text())
     assert (found["metric"], found["image"]) == ("accuracy", [1, 8, 8])
@@ -205,6 +206,11 @@ def test_stages_leave_what_the_page_shows_and_go_on_where_they_were(
         assert item["alone"] == pytest.approx((first + second) / 2)
     assert any(len(set(item["alone_each"])) == 2 for item in sharing["networks"]), "other weights of each seed"
     assert -1 <= sharing["tau_alone"] <= 1
+    alone = found["alone"]
+    assert (sharing["recipe"], alone["recipe"]) == ("1 epoch of 128 images", "2 epochs of 128 images")
+    for item, longer in zip(sharing["networks"], alone["networks"], strict=True):
+        assert longer["architecture_hash"] == item["architecture_hash"] and longer["shared"] == item["shared"]
+        assert longer["shorter"] == item["alone"] and longer["alone_each"] != item["alone_each"]
 
     timed, cost = found["cost"]["timed"], found["cost"]
     part = timed["prototype"]
@@ -222,6 +228,37 @@ def test_stages_leave_what_the_page_shows_and_go_on_where_they_were(
     assert run(file, "--out", str(out), "--json", str(again), "--stages", stages.replace(",cost", "")) == 0
     assert json.loads(again.read_text()) == found, "everything was found in the stores"
 
+    for stage in ("sharing", "points"):
+        assert run(file, "--out", str(tmp_path / "other"), "--stages", stage, "--json", str(again), "--add") == 2
+        assert "run the stage 'synthesis' first" in capsys.readouterr().err
+    del found["alone"]
+    again.write_text(json.dumps(found))
+    assert run(file, "--out", str(tmp_path / "other"), "--stages", "alone", "--json", str(again), "--add") == 0
+    added = json.loads(again.read_text())
+    assert added.pop("alone") == alone, "by figures of the stage 'sharing' alone, without any of its files"
+    assert added == found
+
     file.write_text(EXPERIMENT.replace("params <= 3K", "params <= 4K"))
     assert run(file, *common, "--stages", "test") == 2
     assert "another experiment" in capsys.readouterr().err
+
+
+def test_figures_are_added_to_those_of_the_same_experiment_only(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stored = tmp_path / "found.json"
+    adding = ("--out", str(tmp_path / "run"), "--stages", "alone", "--json", str(stored), "--add")
+    assert run(file, *adding) == 2
+    assert f"--add finds nothing to add to in {stored}" in capsys.readouterr().err
+    assert run(file, *adding[:2], "--stages", "baselines", *adding[4:6]) == 0
+    found = json.loads(stored.read_text())
+    networks = [{"seed": 10_000, "architecture_hash": "0" * 16, "params": 1, "macs": 1, "shared": 1.0, "alone": 1.0}]
+    found |= {"sharing": {"networks": networks}, "rows": [{"kind": "control", "learning_rate": 0.01}]}
+    stored.write_text(json.dumps(found))
+    assert run(file, *adding) == 2
+    assert "seed 10000 is another network than the one that was judged" in capsys.readouterr().err
+    found["recipe"]["epochs"] = 7
+    stored.write_text(json.dumps(found))
+    assert run(file, *adding) == 2
+    assert "has recipe {'epochs': 7," in capsys.readouterr().err
+    assert json.loads(stored.read_text()) == found, "nothing is lost"

@@ -265,6 +265,25 @@ def test_tau_and_cost_are_held_against_their_goals(found: Found) -> None:
     assert notes(found, "cost") == "NO: synthesis: 3.01 trainings of the prototype, at most 3"
 
 
+def test_longer_trainings_have_a_column_and_a_tau_of_their_own(found: Found) -> None:
+    found["alone"] = {
+        "recipe": "2 epochs of all images",
+        "seeds": 3,
+        "networks": [{"seed": 10_000 + index, "alone": 60.0 + index} for index in range(3)],
+        "tau": {"tau": 0.5, "low": 0.4, "high": 0.6},
+        "tau_macs": {"tau": 0.2, "low": 0.1, "high": 0.3},
+        "tau_alone": 0.65,
+        "tau_shorter": {"tau": 0.8, "low": 0.7, "high": 0.9},
+    }
+    assert "by itself: 1 epoch of 20,000 images; longer: 2 epochs of all images" in figure(found, "weight").title
+    assert row(figure(found, "weight"), "10002")[-2:] == ["52.00", "62.00"]
+    told = notes(found, "weight")
+    assert "yes: Kendall's tau of shared and stand-alone accuracy 0.70" in told
+    assert "NO: trained longer: Kendall's tau of shared and stand-alone accuracy 0.50" in told
+    assert "Longer: the mean of 3 trainings" in told and "training and another 0.65" in told
+    assert "Kendall's tau of what a network reaches by itself and longer 0.80." in told
+
+
 def test_an_artifact_is_verified_or_not_or_was_not_run(found: Found) -> None:
     rows = found["artifact"]["rows"]
     assert notes(found, "FermiNet A") == "yes: 1 of 1 targets verified"

@@ -36,6 +36,10 @@ CHUNK_ELEMENTS = 1 << 24
 EVALUATED = 512
 """Examples a batch of an evaluation."""
 
+EVALUATED_ON_CPU = 64
+"""The same on a CPU: what a layer gives stays near the caches, and is small enough for memory that was freed to be used
+again, where the kernel would give other pages, and clear them (bench/judging.py)."""
+
 EVALUATED_ELEMENTS = 1 << 21
 """Of images with masks or boxes, which are large, a batch of an evaluation has at most about this many elements."""
 
@@ -101,8 +105,8 @@ def evaluate(
 ) -> Evaluation:
     """Returns how well a network with weights does on examples, as the objective judges.
 
-    A batch has 512 examples where `batch_size` is silent, fewer of large images with masks or boxes. `layout` is how
-    they lie in memory, as in a recipe.
+    Where `batch_size` is silent, a batch has 64 examples on a CPU and 512 elsewhere, fewer of large images with masks
+    or boxes. `layout` is how they lie in memory, as in a recipe.
 
     Raises:
         WeightsError: the network has no weights.
@@ -430,7 +434,7 @@ def judge(
 ) -> Evaluation:
     """Returns how well a module in inference mode does on data."""
     meter = objective.meter(data.inputs.device)
-    size = batch_size or EVALUATED
+    size = batch_size or (EVALUATED_ON_CPU if data.inputs.device.type == "cpu" else EVALUATED)
     if batch_size is None and objective.kind != "classes":
         size = max(1, min(size, EVALUATED_ELEMENTS // max(1, data.inputs[0].numel())))
     with autocast:

@@ -1,0 +1,99 @@
+"""What shared weights tell of networks: the stages of an experiment that judge random ones twice.
+
+`judge_sharing` has the weights that networks share and short trainings of each by itself. `train_alone` trains the same
+networks by themselves for longer; it needs no shared weights, only what was found with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from statistics import mean
+from typing import TYPE_CHECKING, Any
+
+from experiment_found import counts, words
+from harness import machine
+from sharing import tau, tau_of_repeats
+
+from gensynth.backends.torch.recipe import Recipe
+from gensynth.ir import Graph, Network, UsageError, initialize
+from gensynth.passes import run_pipeline
+from gensynth.synth.generator import Generator
+from gensynth.synth.synthesis import Synthesis
+
+if TYPE_CHECKING:
+    from experiment import Run
+
+__all__ = ["judge_sharing", "train_alone"]
+
+Row = dict[str, Any]
+
+SEEDS = 10_000
+"""Networks whose shared and stand-alone accuracies are compared have seeds from here on."""
+
+
+def judge_sharing(run: Run, synthesis: Synthesis, recipe: Recipe) -> Row:
+    """Judges random networks twice: with their slices of shared weights, and trained by themselves by a recipe.
+
+    Where each network is trained with several seeds, their mean is what it reaches by itself.
+    """
+    short = run.experiment.sharing
+    opened = Generator.load(synthesis.out / "generators" / "000.gsir")
+    seeds = range(SEEDS, SEEDS + short.networks)
+    decided = [opened.decide(seed, repair=False) for seed in seeds]
+    inherited = [Network(item.graph, opened.weights_for(item)) for item in decided]
+    jobs = [run.job(synthesis, network, None, {"what": "shared weights"}) for network in inherited]
+    judged = synthesis.evaluate(jobs, "shared weights")
+    rows = [
+        {"seed": seed, **counts(item.graph), "shared": with_shared["accuracy"]}
+        for seed, item, with_shared in zip(seeds, decided, judged, strict=True)
+    ]
+    return _trained_alone(run, synthesis, [item.graph for item in decided], rows, recipe, short.seeds)
+
+
+def train_alone(run: Run, synthesis: Synthesis, recipe: Recipe, seeds: int, sharing: Mapping[str, Any]) -> Row:
+    """Trains the networks of `judge_sharing`, which found `sharing`, by themselves once more, by another recipe.
+
+    Raises:
+        UsageError: the generator of the experiment makes other networks than those that were judged.
+    """
+    config = run.config
+    assert config.prototype is not None
+    start = synthesis.start(config.prototype, config.prototype_arguments).graph
+    opened = Generator(run_pipeline(Network(start, initialize(start)), config.passes))
+    known = ("seed", "architecture_hash", "params", "macs", "shared")
+    rows = [{key: row[key] for key in known} | {"shorter": row["alone"]} for row in sharing["networks"]]
+    graphs = [opened.decide(row["seed"], repair=False).graph for row in rows]
+    for row, graph in zip(rows, graphs, strict=True):
+        if counts(graph)["architecture_hash"] != row["architecture_hash"]:
+            raise UsageError(
+                f"seed {row['seed']} is another network than the one that was judged with shared weights",
+                hint="the stage 'sharing' was of another generator: run it again",
+            )
+    found = _trained_alone(run, synthesis, graphs, rows, recipe, seeds)
+    return {**found, "tau_shorter": tau(found["networks"], "shorter"), "machine": machine()}
+
+
+def _trained_alone(
+    run: Run, synthesis: Synthesis, graphs: Sequence[Graph], rows: Sequence[Row], recipe: Recipe, seeds: int
+) -> Row:
+    """Returns what is known of networks, with what they reach by themselves, from fresh weights, by labels alone."""
+    recipe = replace(recipe, distillation=0.0)
+    jobs = [
+        run.job(synthesis, Network(graph), recipe, {"what": "alone"}, seed=seed)
+        for seed in range(seeds)
+        for graph in graphs
+    ]
+    accuracies = [float(result["accuracy"]) for result in synthesis.evaluate(jobs, "alone")]  # type: ignore[arg-type]
+    networks = []
+    for index, row in enumerate(rows):
+        each = accuracies[index :: len(graphs)]
+        networks.append({**row, "alone": mean(each), "alone_each": each})
+    return {
+        "recipe": words(recipe),
+        "seeds": seeds,
+        "networks": networks,
+        "tau": tau(networks, "shared"),
+        "tau_macs": tau(networks, "macs"),
+        "tau_alone": tau_of_repeats([row["alone_each"] for row in networks]),
+    }
