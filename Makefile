@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 WORKERS ?= 2
-BENCHMARKS ?= ir_speed materialize round_trip rules
+BENCHMARKS ?= ir_speed materialize round_trip rules judging
 PYTEST_ARGS ?=
 CHECK_ARGS ?=
 BENCH_ARGS ?=

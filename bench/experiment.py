@@ -23,7 +23,7 @@ from typing import Any
 
 from experiment_cost import time_trainings
 from experiment_file import Experiment, Short, load_experiment
-from experiment_found import counts, earlier_stages, found_by, load_earlier, words
+from experiment_found import added, counts, earlier_stages, found_by, load_earlier, words
 from experiment_sharing import judge_sharing, train_alone
 
 from gensynth.backends.torch.recipe import Recipe
@@ -110,9 +110,9 @@ class Run:
         Raises:
             UsageError: it has not been run.
         """
-        return list(self.found_by(stage)["rows"])
+        return list(self.result_of(stage)["rows"])
 
-    def found_by(self, stage: str) -> Any:
+    def result_of(self, stage: str) -> Any:
         """Returns what a stage found, in this run or an earlier one.
 
         Raises:
@@ -362,11 +362,13 @@ class Run:
 
     def alone(self) -> None:
         """Trains the networks of the stage `sharing` by themselves for longer, where the experiment says how long."""
-        sharing, longer = self.found_by("sharing"), self.experiment.sharing.longer
-        if longer is not None:
-            recipe = replace(self.shortened(self.experiment.sharing, "control"), epochs=longer.epochs)
-            with self.opened("alone") as synthesis:
-                self.keep("alone", train_alone(self, synthesis, recipe, longer.seeds, sharing))
+        sharing, longer = self.result_of("sharing"), self.experiment.sharing.longer
+        if longer is None:
+            self.listener.line("the experiment asks for no longer trainings")
+            return
+        recipe = replace(self.shortened(self.experiment.sharing, "control"), epochs=longer.epochs)
+        with self.opened("alone") as synthesis:
+            self.keep("alone", train_alone(self, synthesis, recipe, longer.seeds, sharing))
 
     def cost(self) -> None:
         """Times the training of the prototype and that of the shared weights in turn."""
@@ -453,8 +455,8 @@ def main() -> int:
     parser.add_argument("--stages", default=",".join(STAGES), help="some of them (all)")
     parser.add_argument("--processes", type=int, help="worker processes (one for each CPU)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--add", action="store_true", help="to what --json has; its stages need not be run again")
+    parser.add_argument("--json", type=Path, help="where what has been measured is written")
+    parser.add_argument("--add", action="store_true", help="keep what --json has, and add what this run finds")
     options = parser.parse_args()
     try:
         stages = options.stages.split(",")
@@ -476,9 +478,7 @@ def main() -> int:
     if options.json is not None:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         found = found_by(run.experiment, run.config, run.kept)
-        if earlier:
-            found = {**earlier, **found, "machine": earlier["machine"]}
-        options.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        options.json.write_text(json.dumps(added(earlier, found), indent=2) + "\n", encoding="utf-8")
     return 0
 
 

@@ -16,7 +16,7 @@ from gensynth.ir import Graph, UsageError, architecture_hash
 from gensynth.passes.cost import totals
 from gensynth.synth.config import Config
 
-__all__ = ["counts", "earlier_stages", "found_by", "load_earlier", "words"]
+__all__ = ["added", "counts", "earlier_stages", "found_by", "load_earlier", "words"]
 
 Row = dict[str, Any]
 
@@ -68,9 +68,17 @@ def load_earlier(path: Path | None, experiment: Experiment) -> Row:
     Raises:
         UsageError: there are none, or they are of another experiment.
     """
-    if path is None or not path.exists():
-        raise UsageError(f"--add finds nothing to add to in {path}", hint="--json names the figures of an earlier run")
-    found: Row = json.loads(path.read_text(encoding="utf-8"))
+    hint = "--json names the figures of an earlier run"
+    if path is None:
+        raise UsageError("--add needs --json, whose figures it adds to", hint=hint)
+    if not path.exists():
+        raise UsageError(f"--add finds nothing to add to in {path}", hint=hint)
+    try:
+        found: Row = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot read {path}: {error}", hint=hint) from None
+    if not isinstance(found, dict):
+        raise UsageError(f"{path} has no figures of an experiment", hint=hint)
     ours = found_by(experiment, experiment.config, lambda _: None)
     for key in _SAME:
         if found.get(key) != ours[key]:
@@ -83,6 +91,30 @@ def load_earlier(path: Path | None, experiment: Experiment) -> Row:
 
 _SAME = ("task", "form", "recipe", "shared_recipe", "device", "reference")
 """What tells experiments apart that may not be added to each other."""
+
+
+def added(earlier: Row, found: Row) -> Row:
+    """Returns the figures of an earlier run and those of a later one, which count where both have something.
+
+    Networks and learning rates go by their names. Longer trainings belong to the accuracies with shared weights that
+    they were compared with, and go with them.
+    """
+    if not earlier:
+        return found
+    both = {**earlier, **found, "machine": earlier["machine"]}
+    if "rows" in earlier and "rows" in found:
+        both["rows"] = _by_name(earlier["rows"], found["rows"])
+    if "sweep" in earlier and "sweep" in found:
+        both["sweep"] = {**found["sweep"], "found": _by_name(earlier["sweep"]["found"], found["sweep"]["found"])}
+    if found.get("sharing", earlier.get("sharing")) != earlier.get("sharing") and "alone" not in found:
+        both.pop("alone", None)
+    return both
+
+
+def _by_name(earlier: list[Row], later: list[Row]) -> list[Row]:
+    """Returns the rows of both, without the earlier ones of a network that has later ones."""
+    renewed = {row["name"] for row in later}
+    return [row for row in earlier if row["name"] not in renewed] + later
 
 
 def earlier_stages(earlier: Row) -> Row:

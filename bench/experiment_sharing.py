@@ -16,7 +16,7 @@ from harness import machine
 from sharing import tau, tau_of_repeats
 
 from gensynth.backends.torch.recipe import Recipe
-from gensynth.ir import Graph, Network, UsageError, initialize
+from gensynth.ir import Graph, Network, UsageError, architecture_hash, initialize
 from gensynth.passes import run_pipeline
 from gensynth.synth.generator import Generator
 from gensynth.synth.synthesis import Synthesis
@@ -65,7 +65,7 @@ def train_alone(run: Run, synthesis: Synthesis, recipe: Recipe, seeds: int, shar
     rows = [{key: row[key] for key in known} | {"shorter": row["alone"]} for row in sharing["networks"]]
     graphs = [opened.decide(row["seed"], repair=False).graph for row in rows]
     for row, graph in zip(rows, graphs, strict=True):
-        if counts(graph)["architecture_hash"] != row["architecture_hash"]:
+        if architecture_hash(graph) != row["architecture_hash"]:
             raise UsageError(
                 f"seed {row['seed']} is another network than the one that was judged with shared weights",
                 hint="the stage 'sharing' was of another generator: run it again",

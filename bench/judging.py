@@ -2,8 +2,8 @@
 
     python bench/judging.py [--repetitions 3] [--json docs/results/judging.json]
 
-glibc asks the kernel for every block above 32 MiB, and the kernel clears its pages each time, so large batches, whose
-activations are such blocks, cost page faults beside what they lose in the caches.
+glibc asks the kernel for every block above 32 MiB (mallopt(3), M_MMAP_THRESHOLD), and the kernel clears its pages each
+time, so large batches, whose activations are such blocks, cost page faults beside what they lose in the caches.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def measure_network(name: str, arguments: dict[str, Any], repetitions: int) -> dict[str, Any]:
-    """Returns the times of judging a network with each batch size, in turn, and the page faults of each."""
+    """Returns the times of judging a network with each batch size, in turn, and the page faults of the last time."""
     on = task("photographs")
     examples = on.split("train")
     graph = gs.prototype(name, image=on.image, classes=on.classes, **arguments).graph

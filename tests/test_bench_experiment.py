@@ -9,6 +9,7 @@ from pathlib import Path
 import experiment
 import pytest
 from experiment_file import load_experiment
+from experiment_found import added
 
 from gensynth.ir import UsageError
 
@@ -234,9 +235,9 @@ def test_stages_leave_what_the_page_shows_and_go_on_where_they_were(
     del found["alone"]
     again.write_text(json.dumps(found))
     assert run(file, "--out", str(tmp_path / "other"), "--stages", "alone", "--json", str(again), "--add") == 0
-    added = json.loads(again.read_text())
-    assert added.pop("alone") == alone, "by figures of the stage 'sharing' alone, without any of its files"
-    assert added == found
+    both = json.loads(again.read_text())
+    assert both.pop("alone") == alone, "by figures of the stage 'sharing' alone, without any of its files"
+    assert both == found
 
     file.write_text(EXPERIMENT.replace("params <= 3K", "params <= 4K"))
     assert run(file, *common, "--stages", "test") == 2
@@ -247,10 +248,16 @@ def test_figures_are_added_to_those_of_the_same_experiment_only(
     file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stored = tmp_path / "found.json"
-    adding = ("--out", str(tmp_path / "run"), "--stages", "alone", "--json", str(stored), "--add")
+    common = ("--out", str(tmp_path / "run"), "--json", str(stored))
+    adding = (*common, "--stages", "alone", "--add")
+    assert run(file, "--stages", "alone", "--add") == 2
+    assert "--add needs --json" in capsys.readouterr().err
     assert run(file, *adding) == 2
     assert f"--add finds nothing to add to in {stored}" in capsys.readouterr().err
-    assert run(file, *adding[:2], "--stages", "baselines", *adding[4:6]) == 0
+    stored.write_text("{")
+    assert run(file, *adding) == 2
+    assert f"cannot read {stored}" in capsys.readouterr().err
+    assert run(file, *common, "--stages", "baselines") == 0
     found = json.loads(stored.read_text())
     networks = [{"seed": 10_000, "architecture_hash": "0" * 16, "params": 1, "macs": 1, "shared": 1.0, "alone": 1.0}]
     found |= {"sharing": {"networks": networks}, "rows": [{"kind": "control", "learning_rate": 0.01}]}
@@ -262,3 +269,16 @@ def test_figures_are_added_to_those_of_the_same_experiment_only(
     assert run(file, *adding) == 2
     assert "has recipe {'epochs': 7," in capsys.readouterr().err
     assert json.loads(stored.read_text()) == found, "nothing is lost"
+
+
+def test_adding_keeps_every_network_that_was_not_measured_again() -> None:
+    def rows(**found: float) -> list[dict[str, object]]:
+        return [{"name": name, "accuracy": accuracy} for name, accuracy in found.items()]
+
+    earlier = {"machine": 1, "rows": rows(a=1, b=2), "sweep": {"found": rows(a=3, b=4)}, "sharing": 5, "alone": 6}
+    later = {"machine": 2, "rows": rows(b=7), "sweep": {"found": rows(b=8)}}
+    kept = {"machine": 1, "rows": rows(a=1, b=7), "sweep": {"found": rows(a=3, b=8)}, "sharing": 5, "alone": 6}
+    assert added(earlier, later) == kept
+    assert "alone" not in added(earlier, {**later, "sharing": 9}), "it was compared with other accuracies"
+    assert added(earlier, {**later, "sharing": 9, "alone": 10})["alone"] == 10
+    assert added({}, later) == later
