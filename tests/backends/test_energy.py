@@ -630,6 +630,24 @@ def test_without_the_python_class_an_artifact_is_measured_by_its_program(artifac
     assert found["network"] == "hand_made" and found["latency_ms"]["p99"] > 0
 
 
+def test_a_few_slow_inferences_do_not_make_blocks_of_a_program_short(tmp_path):
+    """The first inferences of a program may take far longer than later ones."""
+    hwmon_board(tmp_path / "sys", ORIN_NX)
+    shutil.copy(SOURCE, tmp_path)
+    (tmp_path / "run").write_text(
+        f"#!{sys.executable}\n"
+        "import json, sys, time\n"
+        "count = int(sys.argv[2])\n"
+        "seconds = 0.01 + 1e-6 * count\n"
+        "time.sleep(seconds)\n"
+        'print(json.dumps({"latency_ms": {"mean": 1e3 * seconds / count}}))\n'
+    )
+    (tmp_path / "run").chmod(0o755)
+    words = ["--sysfs", tmp_path / "sys", "--idle", "0", "--warm-up", "0", "--settle", "0", "--blocks", "2"]
+    found = json.loads(sample(tmp_path, tmp_path, *words, "--seconds", "0.5", "--json").stdout)
+    assert found["repetitions"] > 500_000, "ten of them seem to take 1 ms each, all later ones take 1 us"
+
+
 def test_any_program_is_measured_and_told_as_a_table(tmp_path):
     iio_board(tmp_path, NANO)
     shutil.copy(SOURCE, tmp_path)

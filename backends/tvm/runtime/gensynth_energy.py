@@ -869,10 +869,18 @@ class ArtifactCommands(Commands):
         self._read(self._run(self.inferences))
 
     def prepare(self, machine: Machine, settings: Settings) -> None:
-        each = 1e-3 * self.printed[-1]["mean"]
-        self.inferences = settings.repetitions or max(1, round(settings.seconds / max(each, 1e-7)))
+        self.inferences = settings.repetitions or self._fitting(settings.seconds)
         super().prepare(machine, settings._replace(repetitions=1))
         self.printed = []
+
+    def _fitting(self, seconds: float) -> int:
+        """Returns how many inferences take so many seconds. A few tell little: they may be slow, as first ones are."""
+        while True:
+            fitting = max(1, round(seconds / max(1e-3 * self.printed[-1]["mean"], 1e-7)))
+            if fitting <= 2 * self.inferences:
+                return fitting
+            self.inferences = fitting
+            self._read(self._run(fitting))
 
     def _read(self, printed: str) -> None:
         try:
