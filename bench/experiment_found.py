@@ -11,6 +11,8 @@ from experiment_cost import cost_of
 from experiment_file import Experiment
 from harness import machine
 
+from gensynth.backends.torch.module import device_of
+from gensynth.backends.torch.precision import precision_on
 from gensynth.backends.torch.recipe import Recipe
 from gensynth.ir import Graph, UsageError, architecture_hash
 from gensynth.passes.cost import totals
@@ -33,8 +35,10 @@ def found_by(experiment: Experiment, config: Config, kept: Callable[[str], Any])
         "form": experiment.form,
         "about": experiment.about,
         "machine": {**machine(), "device": config.device},
-        "recipe": _told(training),
-        "shared_recipe": None if shared is None else {**_told(shared), "learning_rate": shared.learning_rate},
+        "recipe": _told(training, config.device),
+        "shared_recipe": None
+        if shared is None
+        else _told(shared, config.device) | {"learning_rate": shared.learning_rate},
         "device": experiment.device,
         "reference": experiment.reference,
         "baselines": len(experiment.baselines),
@@ -132,11 +136,12 @@ def counts(graph: Graph) -> Row:
     return {"architecture_hash": architecture_hash(graph), "params": counted.params, "macs": counted.macs}
 
 
-def _told(recipe: Recipe) -> Row:
+def _told(recipe: Recipe, device: str) -> Row:
     """Returns what pages tell of a recipe, for JSON."""
-    told = ("epochs", "batch_size", "optimizer", "weight_decay", "warmup", "label_smoothing", "precision")
+    told = ("epochs", "batch_size", "optimizer", "weight_decay", "warmup", "label_smoothing")
     return {
         **{key: getattr(recipe, key) for key in told},
+        "precision": precision_on(device_of(device), recipe.precision),
         "augmentation": [item.name for item in recipe.augmentation],
         "distillation": recipe.distillation,
         **({"teacher_images": "plain"} if recipe.distillation and recipe.teacher_images == "plain" else {}),

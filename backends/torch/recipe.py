@@ -118,12 +118,13 @@ class Recipe:
     a cosine (one cycle, arXiv 1708.07120). `weight_decay` holds for weights of convolutions and dense layers only.
     `ema_decay` (0: off) keeps an exponential moving average of weights and running statistics, the decay at step t
     being min(ema_decay, (1 + t) / (10 + t)). `early_stop` (0: off) ends training after so many epochs without a better
-    validation accuracy. `gradient_clip` (0: off) bounds the norm of the whole gradient. `distillation` is the share of
-    the loss that is the distance to what a teacher gives (arXiv 1503.02531), where there is a teacher, and
-    `teacher_precision` what that one computes in. With `teacher_images` "plain" it sees every image once, as it is, not
-    as augmentation changed it, and what it gives is kept. `examples` (0: all) trains on so many of the training
-    examples, the first of a shuffle fixed by the seed. `layout` is how images lie in memory; `nhwc` (PyTorch's channels
-    last) makes depthwise convolutions up to twice as fast on CPUs.
+    validation accuracy. `gradient_clip` (0: off) bounds the norm of the whole gradient. `precision` "auto" is bfloat16
+    where the device has instructions for it, and float32 elsewhere: a CPU without them is many times slower in
+    bfloat16. `distillation` is the share of the loss that is the distance to what a teacher gives (arXiv 1503.02531),
+    where there is a teacher, and `teacher_precision` what that one computes in. With `teacher_images` "plain" it sees
+    every image once, as it is, not as augmentation changed it, and what it gives is kept. `examples` (0: all) trains on
+    so many of the training examples, the first of a shuffle fixed by the seed. `layout` is how images lie in memory;
+    `nhwc` (PyTorch's channels last) makes depthwise convolutions up to twice as fast on CPUs.
 
     Raises:
         UsageError: a value outside its range.
@@ -164,8 +165,8 @@ class Recipe:
     }
     _WORDS: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "optimizer": ("sgd", "adamw"),
-        "precision": ("float32", "bfloat16"),
-        "teacher_precision": ("same", "float32", "bfloat16"),
+        "precision": ("float32", "bfloat16", "auto"),
+        "teacher_precision": ("same", "float32", "bfloat16", "auto"),
         "teacher_images": ("same", "plain"),
         "layout": ("nchw", "nhwc"),
     }

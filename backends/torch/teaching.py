@@ -10,6 +10,7 @@ from gensynth.ir import Network, UsageError
 from .data import Data
 from .module import to_torch
 from .objectives.base import Outputs
+from .precision import autocast
 from .recipe import Recipe
 
 __all__ = ["Teacher", "teacher_for"]
@@ -44,8 +45,7 @@ class Teacher:
         return self._kept.index_select(0, which)
 
     def _given(self, inputs: Tensor) -> Outputs:
-        rounded = self._precision == "bfloat16"
-        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=rounded):
+        with autocast(inputs.device, self._precision):
             return self._module(inputs)  # type: ignore[no-any-return]
 
 

@@ -25,6 +25,7 @@ from .module import device_of, to_torch, weights_of
 from .objectives import Classification, Objective
 from .objectives.base import Outputs
 from .optimizer import FlatState, Optimizer
+from .precision import autocast
 from .recipe import Recipe
 from .teaching import Teacher, teacher_for
 
@@ -253,8 +254,7 @@ class Run(Generic[ModuleT]):
 
     def autocast(self) -> AbstractContextManager[object]:
         """Returns the context that forward passes run in."""
-        rounded = self.recipe.precision == "bfloat16"
-        return torch.autocast(self.data.inputs.device.type, torch.bfloat16, enabled=rounded)
+        return autocast(self.data.inputs.device, self.recipe.precision)
 
     def _bounds(self) -> list[tuple[int, int]]:
         """Returns the batches of an epoch; a last one of a single example is left out, as it has no variance."""

@@ -54,6 +54,17 @@ def test_a_small_network_learns_a_simple_task(recipe):
         assert 100 * (scores.argmax(1) == VALIDATION.labels).mean() == pytest.approx(evaluation.accuracy)
 
 
+@pytest.mark.parametrize("units", [{}, {"avx512_bf16": True}, {"bf16": True}], ids=["none", "x86-64", "arm"])
+def test_precision_auto_is_that_which_the_device_has_instructions_for(units, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: units)
+    losses = {
+        precision: train(Network(GRAPH), TRAINING, None, Recipe(epochs=1, precision=precision)).history[0].loss
+        for precision in ("float32", "bfloat16", "auto")
+    }
+    assert losses["float32"] != losses["bfloat16"]
+    assert losses["auto"] == losses["bfloat16" if units else "float32"]
+
+
 def test_training_repeats_bit_for_bit_and_leaves_the_global_random_state_alone():
     names = ("shift", "flip", "affine", "noise", "mixup")
     recipe = Recipe(epochs=2, ema_decay=0.9, augmentation=tuple(map(Augmentation, names)))
