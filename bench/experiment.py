@@ -1,8 +1,8 @@
 """An experiment: hand-made networks, a synthesis, and its FermiNets at several operating points, by one recipe.
 
 python bench/experiment.py bench/experiments/cifar10.toml --data FOLDER [--out runs/results-cifar10] [--form quick]
-    [--stages baselines,synthesis,points,control,family,sharing,alone,cost,test,artifact] [--device cuda]
-    [--processes N] [--json OUT [--add]]
+    [--stages baselines,synthesis,points,control,family,sharing,alone,ranking,cost,test,artifact]
+    [--device cuda] [--processes N] [--json OUT [--add]]
 
 Every stage leaves its evaluations in a store below --out, so a run that was cut off goes on where it was, and stages
 can be run one by one; `baselines` can run beside the others. What has been measured so far is written to --json at the
@@ -24,7 +24,7 @@ from typing import Any
 from experiment_cost import time_trainings
 from experiment_file import Experiment, Short, load_experiment
 from experiment_found import added, counts, earlier_stages, found_by, load_earlier, words
-from experiment_sharing import judge_sharing, train_alone
+from experiment_sharing import judge_sharing, rank_again, train_alone
 
 from gensynth.backends.torch.recipe import Recipe
 from gensynth.cli.output import progress
@@ -52,7 +52,10 @@ from gensynth.synth.synthesis import Synthesis
 Row = dict[str, Any]
 Seeded = tuple[Network, int]
 
-STAGES = ("baselines", "synthesis", "points", "control", "family", "sharing", "alone", "cost", "test", "artifact")
+STAGES = (
+    *("baselines", "synthesis", "points", "control", "family", "sharing", "alone", "ranking"),
+    *("cost", "test", "artifact"),
+)
 
 POOL = 256
 """An operating point is chosen among so many seeds, from 0 on."""
@@ -369,6 +372,18 @@ class Run:
         recipe = replace(self.shortened(self.experiment.sharing, "control"), epochs=longer.epochs)
         with self.opened("alone") as synthesis:
             self.keep("alone", train_alone(self, synthesis, recipe, longer.seeds, sharing))
+
+    def ranking(self) -> None:
+        """Judges the networks of the stage `sharing` with shared weights for no requirements, where there are some."""
+        sharing, epochs = self.result_of("sharing"), self.experiment.sharing.ranking_epochs
+        if not epochs or self.config.shared_training is None:
+            self.listener.line("the experiment asks for no other shared weights")
+            return
+        learned = self.kept("synthesis") or self.earlier.get("prototype") or self.result_of("synthesis")
+        recipe = replace(self.config.shared_training, epochs=epochs)
+        with self.opened("synthesis", learned["rows"][0]["learning_rate"]) as synthesis:
+            longer = self.kept("alone") or self.earlier.get("alone")
+            self.keep("ranking", rank_again(self, synthesis, recipe, sharing, longer))
 
     def cost(self) -> None:
         """Times the training of the prototype and that of the shared weights in turn."""

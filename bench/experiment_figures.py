@@ -6,24 +6,39 @@ A run may be in pieces: what is not there is left out and told as not measured y
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from statistics import mean, stdev
-from typing import Any
 
 from compile_figures import Figure, claim
+from experiment_words import (
+    UNKNOWN,
+    Found,
+    Row,
+    cell,
+    claim_of,
+    digits,
+    figure,
+    main_metric,
+    metric_words,
+    networks_of,
+    number,
+    other_metrics,
+    points_with_goals,
+    recipe_words,
+    row_at,
+    row_named,
+    setting,
+    settings,
+    values,
+)
 from sharing_figures import GOAL as LEAST_TAU
 
-__all__ = ["experiment_about", "experiment_figures", "main_metric", "networks_of", "recipe_words"]
+__all__ = ["experiment_about", "experiment_figures"]
 
-Found = Mapping[str, Any]
-Row = Mapping[str, Any]
-
-KINDS = ("baseline", "prototype", "ferminet", "control")
 FAMILY = 16
 """Networks of fresh seeds that are asked for."""
 MOST_COST = 3.0
 """Trainings of the prototype that a synthesis may cost."""
-UNKNOWN = "–"
 COSTS = {
     "prototype_seconds": "training the prototype",
     "shared_seconds": "training the shared weights",
@@ -32,8 +47,6 @@ COSTS = {
 }
 PUBLISHED = {"accuracy": ".2f", "epochs": ",g"}
 YES_NO = {True: "yes", False: "NO", None: UNKNOWN}
-METRICS = {"map_50": "mAP", "mean_iou": "mean IoU"}
-"""Metrics whose names are not words with underscores between them."""
 
 
 def experiment_about(found: Found) -> str:
@@ -46,10 +59,10 @@ def experiment_about(found: Found) -> str:
         facts.append(f"images {'x'.join(map(str, found['image']))}")
     recipe, shared = found.get("recipe") or {}, found.get("shared_recipe") or {}
     if recipe:
-        facts.append(f"recipe: {_settings(recipe)}")
+        facts.append(f"recipe: {settings(recipe)}")
     if shared:
         other = {key: value for key, value in shared.items() if key not in recipe or recipe[key] != value}
-        facts.append(f"the shared weights with {_settings(other)}, else the same")
+        facts.append(f"the shared weights with {settings(other)}, else the same")
     told = "; ".join(facts)
     parts += [f"{told[:1].upper()}{told[1:]}."] if told else []
     return "\n".join(parts).rstrip()
@@ -65,21 +78,21 @@ def experiment_figures(found: Found) -> list[Figure]:
 
 
 def _networks(found: Found) -> Figure:
-    rows, metric, others = networks_of(found), main_metric(found), _other_metrics(found)
-    reference = _row(rows, found.get("reference"))
+    rows, metric, others = networks_of(found), main_metric(found), other_metrics(found)
+    reference = row_named(rows, found.get("reference"))
     cells = [
         [
             row["name"] if row.get("seed") is None else f"{row['name']}, seed {row['seed']}",
-            *_values(row, "accuracy:.2f"),
-            *_values(row.get("metrics"), *(f"{name}:.2f" for name in others)),
-            *_values(row, "params:,", "macs:,", "information_density", "netscore:.2f", "latency_ms", "energy_mj"),
-            _digits(1e3 / row["energy_mj"] if row.get("energy_mj") else None),
+            *values(row, "accuracy:.2f"),
+            *values(row.get("metrics"), *(f"{name}:.2f" for name in others)),
+            *values(row, "params:,", "macs:,", "information_density", "netscore:.2f", "latency_ms", "energy_mj"),
+            digits(1e3 / row["energy_mj"] if row.get("energy_mj") else None),
             *(_against(row, reference) if row["kind"] in ("ferminet", "control") else ("", "", "")),
         ]
         for row in rows
     ]
     costs = ("params", "MACs", "density %/M", "NetScore", "ms", "mJ", "inferences/J")
-    columns = ["network", f"test {metric} %", *(f"{_words(name)} %" for name in others), *costs]
+    columns = ["network", f"test {metric} %", *(f"{metric_words(name)} %" for name in others), *costs]
     columns += ["density", "MACs", "NetScore"]
     notes = _goals(found, rows, metric)
     if found.get("device"):
@@ -90,7 +103,7 @@ def _networks(found: Found) -> Figure:
     if missing:
         notes.append(f"Not measured yet: {'; '.join(missing)}.")
     empty = ["not measured yet", *[""] * (len(columns) - 1)]
-    return _figure("networks on the test part", columns, cells or [empty], notes)
+    return figure("networks on the test part", columns, cells or [empty], notes)
 
 
 def _against(row: Row, reference: Row | None) -> tuple[str, str, str]:
@@ -126,26 +139,26 @@ GOALS = {
 def _goals(found: Found, rows: Sequence[Row], metric: str) -> list[str]:
     """Returns each goal of each operating point, and whether it is met."""
     goals = found.get("goals") or {}
-    reference = _row(rows, found.get("reference"))
+    reference = row_named(rows, found.get("reference"))
     name = found.get("reference") if reference is None else reference["name"]
     claims = []
-    for point in _points(found):
+    for point in points_with_goals(found):
         on_joules = {"inferences_per_joule": (goals.get("inferences_per_joule") or {}).get(point)}
         asked = {**on_joules, **((goals.get("points") or {}).get(point) or {})}
-        row = _at(rows, point)
+        row = row_at(rows, point)
         label = f"FermiNet {point}" if row is None else row["name"]
         if asked.get("accuracy_within") is not None:
             holds, text = _accuracy_goal(found, rows, row, asked["accuracy_within"], metric)
-            claims.append(_told(holds, f"{label}: {text}"))
+            claims.append(claim_of(holds, f"{label}: {text}"))
         for what, words in GOALS.items():
             goal = asked.get(what)
             if goal is not None:
                 value = None if row is None else _compared(row, reference, what)
-                figure = "" if what == "netscore" else "how many"
+                reached = "" if what == "netscore" else "how many"
                 if value is not None:
-                    figure = f"{value:+.2f}" if what == "netscore" else f"{value:.2f}"
-                text = " ".join(words.format(figure, goal=goal, reference=name).split())
-                claims.append(_told(None if value is None else value >= goal, f"{label}: {text}"))
+                    reached = f"{value:+.2f}" if what == "netscore" else f"{value:.2f}"
+                text = " ".join(words.format(reached, goal=goal, reference=name).split())
+                claims.append(claim_of(None if value is None else value >= goal, f"{label}: {text}"))
     return claims
 
 
@@ -154,7 +167,7 @@ def _accuracy_goal(
 ) -> tuple[bool | None, str]:
     """Returns whether the goal is met, None where that is not known, and what it is."""
     if (found.get("goals") or {}).get("against") == "reference":
-        what, rivals = "the reference", [_row(rows, found.get("reference"))]
+        what, rivals = "the reference", [row_named(rows, found.get("reference"))]
     else:
         what, rivals = "the best baseline", [item for item in rows if item["kind"] == "baseline"]
     measured = [item for item in rivals if item is not None and item.get("accuracy") is not None]
@@ -170,11 +183,6 @@ def _accuracy_goal(
     return ahead >= -within - 1e-9, f"{metric} {row['accuracy']:.2f}%, {abs(ahead):.2f} points {way} {against}; {asked}"
 
 
-def _told(holds: bool | None, text: str) -> str:
-    """Returns a claim, and whether it holds where that is known."""
-    return f"not measured yet: {text}" if holds is None else claim(holds, text)
-
-
 def _missing(found: Found, rows: Sequence[Row]) -> list[str]:
     """Returns what has not been measured."""
     kinds = {"baseline": "the baselines", "prototype": "the prototype", "ferminet": "the FermiNets"}
@@ -183,11 +191,11 @@ def _missing(found: Found, rows: Sequence[Row]) -> list[str]:
         del kinds["baseline"]
     there = {row["kind"] for row in rows}
     missing = [words for kind, words in kinds.items() if kind not in there]
-    absent = [point for point in _points(found) if _at(rows, point) is None]
+    absent = [point for point in points_with_goals(found) if row_at(rows, point) is None]
     if absent and "ferminet" in there:
         missing.append(f"FermiNet{'s' * (len(absent) > 1)} {', '.join(absent)}")
     reference = found.get("reference")
-    if reference and rows and _row(rows, reference) is None:
+    if reference and rows and row_named(rows, reference) is None:
         missing.append(f"{reference}, with which FermiNets are compared")
     untested = [row["name"] for row in rows if row.get("accuracy") is None]
     if untested:
@@ -214,17 +222,17 @@ def _training(found: Found) -> Figure | None:
     whole = ("learning_rate:g", "validation_accuracy:.2f", "seconds")
     cells, edges, shown = [], [], []
     for name in dict.fromkeys(item["name"] for item in tried):
-        row = _row(rows, name) or next((row for row in rows if row["kind"] == name), None)
+        row = row_named(rows, name) or next((row for row in rows if row["kind"] == name), None)
         label = name if row is None else row["name"]
         reached = {item["learning_rate"]: item["accuracy"] for item in tried if item["name"] == name}
         best = max(reached, key=lambda rate: reached[rate]) if len(reached) > 1 else None
         if best is not None and best in (min(reached), max(reached)):
             edges.append(f"{label} ({best:g})")
-        swept = [f"**{reached[rate]:.2f}**" if rate == best else _number(reached.get(rate), ".2f") for rate in rates]
-        cells.append([label, *swept, *_values(row, *whole)])
+        swept = [f"**{reached[rate]:.2f}**" if rate == best else number(reached.get(rate), ".2f") for rate in rates]
+        cells.append([label, *swept, *values(row, *whole)])
         shown.append(label)
     blank = [""] * len(rates)
-    cells += [[row["name"], *blank, *_values(row, *whole)] for row in rows if row["name"] not in shown]
+    cells += [[row["name"], *blank, *values(row, *whole)] for row in rows if row["name"] not in shown]
     notes = ["Bold: the best of a row. The last three columns are of the networks of the table above."]
     if edges:
         notes.append(f"Best at the edge of what was tried: {', '.join(edges)}.")
@@ -232,22 +240,22 @@ def _training(found: Found) -> Figure | None:
     images = f"{sweep['examples']:,} images" if sweep.get("examples") else "all images"
     title = f"learning rates: validation {main_metric(found)} [%] after {epochs} of {images}"
     columns = ["network", *(f"{rate:g}" for rate in rates), "trained with", "validation %", "seconds"]
-    return _figure(title, columns, cells, notes)
+    return figure(title, columns, cells, notes)
 
 
 def _published(found: Found) -> Figure | None:
     if not found.get("published"):
         return None
     rows, metric = networks_of(found), main_metric(found)
-    epochs = _setting("epochs", (found.get("recipe") or {}).get("epochs", ""))
+    epochs = setting("epochs", (found.get("recipe") or {}).get("epochs", ""))
     cells = []
     for item in found["published"]:
-        ours = _row(rows, item["name"])
-        mine = ["", ""] if ours is None else [*_values(ours, "accuracy:.2f"), epochs]
+        ours = row_named(rows, item["name"])
+        mine = ["", ""] if ours is None else [*values(ours, "accuracy:.2f"), epochs]
         theirs = ["" if item.get(key) is None else f"{item[key]:{how}}" for key, how in PUBLISHED.items()]
-        cells.append([_cell(item["name"]), *mine, *theirs, _cell(item.get("source") or "")])
+        cells.append([cell(item["name"]), *mine, *theirs, cell(item.get("source") or "")])
     columns = ["network", f"ours: test {metric} %", "epochs", f"published: {metric} %", "epochs", "source"]
-    return _figure("published figures beside ours", columns, cells)
+    return figure("published figures beside ours", columns, cells)
 
 
 # Many networks of one generator.
@@ -262,7 +270,7 @@ def _family(found: Found) -> Figure | None:
     cells = [
         [
             str(item["seed"]),
-            *_values(item, "params:,", "macs:,", "accuracy:.2f"),
+            *values(item, "params:,", "macs:,", "accuracy:.2f"),
             YES_NO[item.get("feasible")],
             f"`{item['architecture_hash']}`",
         ]
@@ -283,7 +291,7 @@ def _family(found: Found) -> Figure | None:
         notes.append(f"Not measured yet: {whole - len(judged)} of {whole} networks.")
     point = f" under the requirements of {family['point']}" if family.get("point") else ""
     columns = ["seed", "params", "MACs", "validation %", "feasible", "architecture"]
-    return _figure(f"{count} fresh seeds{point}{recipe_words(family, ': ')}", columns, cells, notes)
+    return figure(f"{count} fresh seeds{point}{recipe_words(family, ': ')}", columns, cells, notes)
 
 
 def _sharing(found: Found) -> Figure | None:
@@ -291,7 +299,7 @@ def _sharing(found: Found) -> Figure | None:
     if not sharing:
         return None
     networks = sorted(sharing.get("networks") or (), key=lambda item: -(item.get("alone") or 0.0))
-    cells = [[str(item["seed"]), *_values(item, "macs:,", "params:,", "shared:.2f", "alone:.2f")] for item in networks]
+    cells = [[str(item["seed"]), *values(item, "macs:,", "params:,", "shared:.2f", "alone:.2f")] for item in networks]
     title = f"weight sharing: {len(cells)} networks of fresh seeds, validation {main_metric(found)} [%]"
     title += recipe_words(sharing, "; by itself: ")
     columns = ["seed", "MACs", "params", "shared weights", "by itself"]
@@ -300,7 +308,7 @@ def _sharing(found: Found) -> Figure | None:
     if longer:
         reached = {item["seed"]: item for item in longer["networks"]}
         cells = [
-            [*row, *_values(reached.get(item["seed"]), "alone:.2f")] for row, item in zip(cells, networks, strict=True)
+            [*row, *values(reached.get(item["seed"]), "alone:.2f")] for row, item in zip(cells, networks, strict=True)
         ]
         title += recipe_words(longer, "; longer: ")
         columns.append("longer")
@@ -308,7 +316,18 @@ def _sharing(found: Found) -> Figure | None:
         notes.append(
             f"Kendall's tau of what a network reaches by itself and longer {longer['tau_shorter']['tau']:.2f}."
         )
-    return _figure(title, columns, cells, notes)
+    ranking = found.get("ranking")
+    if ranking:
+        judged = {item["seed"]: item for item in ranking["networks"]}
+        cells = [
+            [*row, *values(judged.get(item["seed"]), "shared:.2f")] for row, item in zip(cells, networks, strict=True)
+        ]
+        title += f"; other shared weights: {ranking['epochs']} epochs for no requirements"
+        columns.append("other shared weights")
+        notes += _taus({"tau": ranking["tau"]}, "other shared weights: ")
+        if "tau_longer" in ranking:
+            notes += _taus({"tau": ranking["tau_longer"]}, "other shared weights, trained longer: ")
+    return figure(title, columns, cells, notes)
 
 
 def _taus(part: Row, before: str = "", which: str = "By itself") -> list[str]:
@@ -320,7 +339,7 @@ def _taus(part: Row, before: str = "", which: str = "By itself") -> list[str]:
     text += f", at least {LEAST_TAU}"
     if plain:
         text += f"; of MACs and stand-alone accuracy {plain['tau']:.2f}"
-    notes = [_told(ours["tau"] >= LEAST_TAU if ours else None, text)]
+    notes = [claim_of(ours["tau"] >= LEAST_TAU if ours else None, text)]
     if part.get("tau_alone") is not None:
         notes.append(
             f"{which}: the mean of {part['seeds']} trainings, each from other fresh weights. Kendall's tau of one such"
@@ -337,12 +356,12 @@ def _cost(found: Found) -> Figure | None:
     for key, words in COSTS.items():
         seconds = cost.get(key)
         times = None if seconds is None or not unit else seconds / unit
-        cells.append([words, _digits(seconds), _number(times, ".2f")])
+        cells.append([words, digits(seconds), number(times, ".2f")])
     ratio = cost.get("ratio")
     measured = "" if ratio is None else f" {ratio:.2f}"
     text = f"synthesis:{measured} trainings of the prototype, at most {MOST_COST:g}"
     columns = ["what", "seconds", "trainings of the prototype"]
-    notes = [_told(None if ratio is None else ratio <= MOST_COST, text)]
+    notes = [claim_of(None if ratio is None else ratio <= MOST_COST, text)]
     timed = cost.get("timed")
     if timed:
         parts = [
@@ -358,7 +377,7 @@ def _cost(found: Found) -> Figure | None:
             f"Both trainings were timed in turn, {timed['repetitions']} times with {timed['images']:,} images, for one"
             f" epoch and for more (medians): {'; '.join(parts)}. The search: as it took."
         )
-    return _figure("cost of the synthesis", columns, cells, notes)
+    return figure("cost of the synthesis", columns, cells, notes)
 
 
 def _artifact(found: Found) -> Figure | None:
@@ -370,17 +389,17 @@ def _artifact(found: Found) -> Figure | None:
     cells = [
         [
             f"`{target}`",
-            _cell(row.get("how") or ""),
-            *_values(row, "difference:.1e", *errors, "tolerance:.0e", "artifact_bytes:,"),
+            cell(row.get("how") or ""),
+            *values(row, "difference:.1e", *errors, "tolerance:.0e", "artifact_bytes:,"),
             YES_NO[verdict],
-            _cell(row.get("reason") or ""),
+            cell(row.get("reason") or ""),
         ]
         for (target, verdict), row in zip(verdicts.items(), artifact["rows"], strict=True)
     ]
     named = {verdict: [target for target, other in verdicts.items() if other is verdict] for verdict in YES_NO}
     wrong = f"; not: {', '.join(named[False])}" if named[False] else ""
     holds = False if wrong else None if named[None] else True
-    notes = [_told(holds, f"{len(named[True])} of {len(cells)} targets verified{wrong}")]
+    notes = [claim_of(holds, f"{len(named[True])} of {len(cells)} targets verified{wrong}")]
     if named[None]:
         notes.append(f"Not run: {', '.join(named[None])}.")
     if errors:
@@ -388,109 +407,9 @@ def _artifact(found: Found) -> Figure | None:
     name = artifact.get("name") or "a FermiNet"
     title = f"{f'FermiNet {name}' if len(name) == 1 else name}, compiled for every target"
     columns = ["target", "how", "difference", *["error"] * len(errors), "tolerance", "bytes", "verified", "reason"]
-    return _figure(title, columns, cells, notes)
+    return figure(title, columns, cells, notes)
 
 
 def _verdict(row: Row) -> bool | None:
     """Returns whether an artifact was verified, None where nothing could run it."""
     return None if row.get("how") == "only compiled" and not row.get("verified") else row.get("verified")
-
-
-# What is read from the JSON, and how it is written.
-
-
-def networks_of(found: Found) -> list[Row]:
-    """Returns the networks: baselines, prototype, FermiNets by point."""
-    rows = found.get("rows") or ()
-    return sorted(rows, key=lambda row: (KINDS.index(row["kind"]), str(row.get("point") or "")))
-
-
-def _row(rows: Sequence[Row], name: str | None) -> Row | None:
-    """Returns the network of a name, or the only one whose name begins so: `NASNet-A` finds `NASNet-A (2 @ 384)`."""
-    exact = [row for row in rows if row["name"] == name]
-    close = exact or [row for row in rows if row["name"].startswith(f"{name} ")]
-    return close[0] if exact or len(close) == 1 else None
-
-
-def _at(rows: Sequence[Row], point: str) -> Row | None:
-    """Returns the FermiNet of an operating point."""
-    return next((row for row in rows if row["kind"] == "ferminet" and row.get("point") == point), None)
-
-
-def _points(found: Found) -> list[str]:
-    """Returns the operating points that have goals."""
-    goals = found.get("goals") or {}
-    return list(dict.fromkeys([*(goals.get("points") or ()), *(goals.get("inferences_per_joule") or ())]))
-
-
-def main_metric(found: Found) -> str:
-    """Returns what is called accuracy."""
-    if found.get("metric"):
-        return _words(found["metric"])
-    names = next((list(row["metrics"]) for row in found.get("rows") or () if row.get("metrics")), ["accuracy"])
-    return _words(names[0])
-
-
-def _other_metrics(found: Found) -> list[str]:
-    """Returns the names of the metrics beside the main one, which may go by another name but then comes first."""
-    rows = [row for row in found.get("rows") or () if row.get("metrics")]
-    names = list(dict.fromkeys(name for row in rows for name in row["metrics"]))
-    if names and all(row["metrics"].get(names[0]) == row.get("accuracy") for row in rows):
-        names = names[1:]
-    return [name for name in names if _words(name) != main_metric(found)]
-
-
-def _words(metric: str) -> str:
-    return METRICS.get(metric, metric.replace("_", " "))
-
-
-def _settings(recipe: Row) -> str:
-    return ", ".join(f"{key.replace('_', ' ')} {_setting(key, value)}" for key, value in recipe.items())
-
-
-def _setting(key: str, value: object) -> str:
-    if key == "examples" and not value:
-        return "all"
-    if isinstance(value, Mapping):
-        return f"({', '.join(f'{name} {_setting(name, item)}' for name, item in value.items())})"
-    if isinstance(value, list | tuple):
-        return " + ".join(_setting("", item) for item in value) or "none"
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "none"}[value]
-    return f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else _cell(value)
-
-
-def _figure(title: str, columns: Sequence[str], cells: Sequence[Sequence[str]], notes: Sequence[str] = ()) -> Figure:
-    """Returns a table, with a note where something in it is not known."""
-    unknown = any(UNKNOWN in row for row in cells)
-    return Figure(title, columns, cells, [*notes, *[f"{UNKNOWN}: not measured yet."] * unknown])
-
-
-def _values(item: Row | None, *asked: str) -> list[str]:
-    """Returns values asked for as `key:format`; one without a format has four digits."""
-    pairs = [text.partition(":") for text in asked]
-    given = item or {}
-    return [_number(given.get(key), how) if how else _digits(given.get(key)) for key, _, how in pairs]
-
-
-def _number(value: float | None, how: str) -> str:
-    return UNKNOWN if value is None else format(value, how)
-
-
-def _digits(value: float | None) -> str:
-    """Returns a number with at least four digits that tell something."""
-    if value is None:
-        return UNKNOWN
-    if not value or not math.isfinite(value):
-        return f"{value:g}"
-    return f"{value:,.{max(0, 3 - math.floor(math.log10(abs(value))))}f}"
-
-
-def recipe_words(part: Row, before: str) -> str:
-    """Returns a recipe in words and what goes before it, or nothing."""
-    return f"{before}{part['recipe'].strip().rstrip('.')}" if part.get("recipe") else ""
-
-
-def _cell(value: object) -> str:
-    """Returns a text that does not end its cell of a table."""
-    return " ".join(str(value).split()).replace("|", "\\|")

@@ -53,10 +53,14 @@ class Longer:
 
 @dataclass(frozen=True)
 class Sharing(Short):
-    """Trainings by themselves: each network as often as there are `seeds`, whose mean is what it reaches."""
+    """Trainings by themselves: each network as often as there are `seeds`, whose mean is what it reaches.
+
+    With `ranking_epochs` shared weights are trained once more, so long, for no requirements.
+    """
 
     seeds: int = 1
     longer: Longer | None = None
+    ranking_epochs: int = 0
 
 
 @dataclass(frozen=True)

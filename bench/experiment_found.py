@@ -60,7 +60,7 @@ def found_by(experiment: Experiment, config: Config, kept: Callable[[str], Any])
     learned = kept("synthesis")
     if learned:
         result["cost"] = cost_of(learned["seconds"], kept("cost"))
-    for name in ("family", "sharing", "alone", "artifact"):
+    for name in ("family", "sharing", "alone", "ranking", "artifact"):
         if kept(name):
             result[name] = kept(name)
     return result
@@ -100,8 +100,8 @@ _SAME = ("task", "form", "recipe", "shared_recipe", "device", "reference")
 def added(earlier: Row, found: Row) -> Row:
     """Returns the figures of an earlier run and those of a later one, which count where both have something.
 
-    Networks and learning rates go by their names. Longer trainings belong to the accuracies with shared weights that
-    they were compared with, and go with them.
+    Networks and learning rates go by their names. What else was found of the networks of the stage `sharing` belongs to
+    what that stage found of them, and goes with it.
     """
     if not earlier:
         return found
@@ -110,8 +110,9 @@ def added(earlier: Row, found: Row) -> Row:
         both["rows"] = _by_name(earlier["rows"], found["rows"])
     if "sweep" in earlier and "sweep" in found:
         both["sweep"] = {**found["sweep"], "found": _by_name(earlier["sweep"]["found"], found["sweep"]["found"])}
-    if found.get("sharing", earlier.get("sharing")) != earlier.get("sharing") and "alone" not in found:
-        both.pop("alone", None)
+    if found.get("sharing", earlier.get("sharing")) != earlier.get("sharing"):
+        for name in {"alone", "ranking"} - found.keys():
+            both.pop(name, None)
     return both
 
 
@@ -123,11 +124,12 @@ def _by_name(earlier: list[Row], later: list[Row]) -> list[Row]:
 
 def earlier_stages(earlier: Row) -> Row:
     """Returns what stages found of which a later one needs figures only, not files."""
-    control = [row for row in earlier.get("rows", ()) if row["kind"] == "control"]
-    return {
-        **({"control": {"rows": control}} if control else {}),
-        **({"sharing": earlier["sharing"]} if "sharing" in earlier else {}),
-    }
+    kept: Row = {name: earlier[name] for name in ("sharing", "alone") if name in earlier}
+    for kind in ("control", "prototype"):
+        rows = [row for row in earlier.get("rows", ()) if row["kind"] == kind]
+        if rows:
+            kept[kind] = {"rows": rows}
+    return kept
 
 
 def counts(graph: Graph) -> Row:

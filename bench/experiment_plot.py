@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from experiment_figures import Found, main_metric, networks_of
+from experiment_words import Found, main_metric, networks_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,7 +1,8 @@
 """What shared weights tell of networks: the stages of an experiment that judge random ones twice.
 
 `judge_sharing` has the weights that networks share and short trainings of each by itself. `train_alone` trains the same
-networks by themselves for longer; it needs no shared weights, only what was found with them.
+networks by themselves for longer; it needs no shared weights, only what was found with them. `rank_again` trains other
+shared weights, for no requirements, and judges the same networks with them.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ from sharing import tau, tau_of_repeats
 from gensynth.backends.torch.recipe import Recipe
 from gensynth.ir import Graph, Network, UsageError, architecture_hash, initialize
 from gensynth.passes import run_pipeline
+from gensynth.passes.choices.materialize import Decided
 from gensynth.synth.generator import Generator
 from gensynth.synth.synthesis import Synthesis
 
 if TYPE_CHECKING:
     from experiment import Run
 
-__all__ = ["judge_sharing", "train_alone"]
+__all__ = ["judge_sharing", "rank_again", "train_alone"]
 
 Row = dict[str, Any]
 
@@ -41,12 +43,10 @@ def judge_sharing(run: Run, synthesis: Synthesis, recipe: Recipe) -> Row:
     opened = Generator.load(synthesis.out / "generators" / "000.gsir")
     seeds = range(SEEDS, SEEDS + short.networks)
     decided = [opened.decide(seed, repair=False) for seed in seeds]
-    inherited = [Network(item.graph, opened.weights_for(item)) for item in decided]
-    jobs = [run.job(synthesis, network, None, {"what": "shared weights"}) for network in inherited]
-    judged = synthesis.evaluate(jobs, "shared weights")
+    judged = _judged(run, synthesis, opened, decided)
     rows = [
-        {"seed": seed, **counts(item.graph), "shared": with_shared["accuracy"]}
-        for seed, item, with_shared in zip(seeds, decided, judged, strict=True)
+        {"seed": seed, **counts(item.graph), "shared": accuracy}
+        for seed, item, accuracy in zip(seeds, decided, judged, strict=True)
     ]
     return _trained_alone(run, synthesis, [item.graph for item in decided], rows, recipe, short.seeds)
 
@@ -61,17 +61,64 @@ def train_alone(run: Run, synthesis: Synthesis, recipe: Recipe, seeds: int, shar
     assert config.prototype is not None
     start = synthesis.start(config.prototype, config.prototype_arguments).graph
     opened = Generator(run_pipeline(Network(start, initialize(start)), config.passes))
-    known = ("seed", "architecture_hash", "params", "macs", "shared")
-    rows = [{key: row[key] for key in known} | {"shorter": row["alone"]} for row in sharing["networks"]]
-    graphs = [opened.decide(row["seed"], repair=False).graph for row in rows]
-    for row, graph in zip(rows, graphs, strict=True):
-        if architecture_hash(graph) != row["architecture_hash"]:
+    decided = _decided_again(opened, sharing)
+    rows = [{key: row[key] for key in (*_KNOWN, "shared")} | {"shorter": row["alone"]} for row in sharing["networks"]]
+    found = _trained_alone(run, synthesis, [item.graph for item in decided], rows, recipe, seeds)
+    return {**found, "tau_shorter": tau(found["networks"], "shorter"), "machine": machine()}
+
+
+def rank_again(
+    run: Run, synthesis: Synthesis, recipe: Recipe, sharing: Mapping[str, Any], longer: Mapping[str, Any] | None
+) -> Row:
+    """Judges the networks of `judge_sharing` with other shared weights: trained by a recipe, for no requirements.
+
+    The weights of the synthesis favour networks that meet its requirements, as it draws more of them. These know of
+    none, so that all networks that the generator can make are trained alike. `sharing` and `longer` are what was found
+    of the networks trained by themselves.
+
+    Raises:
+        UsageError: the generator of the experiment makes other networks than those that were judged.
+    """
+    trained, _ = synthesis.prepare()
+    opened = run_pipeline(trained, run.config.passes)
+    generator = Generator(opened.with_graph(opened.graph.replace(requirements=())))
+    decided = _decided_again(generator, sharing)
+    judged = _judged(run, synthesis, synthesis.share(generator, recipe, "ranking"), decided)
+    rows = [
+        {key: row[key] for key in (*_KNOWN, "alone")} | {"shared": accuracy}
+        for row, accuracy in zip(sharing["networks"], judged, strict=True)
+    ]
+    found: Row = {"epochs": recipe.epochs, "networks": rows, "tau": tau(rows, "shared"), "machine": machine()}
+    if longer is not None:
+        reached = {row["seed"]: row["alone"] for row in longer["networks"]}
+        found["tau_longer"] = tau([{**row, "alone": reached[row["seed"]]} for row in rows], "shared")
+    return found
+
+
+_KNOWN = ("seed", "architecture_hash", "params", "macs")
+
+
+def _judged(run: Run, synthesis: Synthesis, opened: Generator, decided: Sequence[Decided]) -> list[float]:
+    """Returns what networks of a generator reach with their slices of its weights."""
+    inherited = [Network(item.graph, opened.weights_for(item)) for item in decided]
+    jobs = [run.job(synthesis, network, None, {"what": "shared weights"}) for network in inherited]
+    return [float(result["accuracy"]) for result in synthesis.evaluate(jobs, "shared weights")]  # type: ignore[arg-type]
+
+
+def _decided_again(opened: Generator, sharing: Mapping[str, Any]) -> list[Decided]:
+    """Returns the networks of `judge_sharing`, which found `sharing`, as a generator makes them once more.
+
+    Raises:
+        UsageError: it makes others.
+    """
+    decided = [opened.decide(row["seed"], repair=False) for row in sharing["networks"]]
+    for row, item in zip(sharing["networks"], decided, strict=True):
+        if architecture_hash(item.graph) != row["architecture_hash"]:
             raise UsageError(
                 f"seed {row['seed']} is another network than the one that was judged with shared weights",
                 hint="the stage 'sharing' was of another generator: run it again",
             )
-    found = _trained_alone(run, synthesis, graphs, rows, recipe, seeds)
-    return {**found, "tau_shorter": tau(found["networks"], "shorter"), "machine": machine()}
+    return decided
 
 
 def _trained_alone(

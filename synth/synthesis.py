@@ -234,23 +234,30 @@ class Synthesis:
         for seed in range(16):
             generator.decide(seed)
         self.progress.line(f"{len(graph.choices)} choices, entropy {generator.entropy():.1f} nats")
-        return generator if self.config.shared_training is None else self._share(generator)
+        recipe = self.config.shared_training
+        return generator if recipe is None else self.share(generator, recipe, "shared")
 
-    def _share(self, generator: Generator) -> Generator:
-        """Returns the generator with weights that all of its networks were trained on together."""
+    def share(self, generator: Generator, recipe: Recipe, name: str) -> Generator:
+        """Returns a generator with weights that all of its networks were trained on together, by a recipe.
+
+        The weights are saved in the run directory under `name`, which is also what the store calls the training.
+
+        Raises:
+            GenSynthError: the training fails.
+        """
         self.progress.stage("training all networks together")
         job = Job(
             "shared",
             to_text(generator.graph),
             self.reference,
             self.config.search.seed,
-            self.config.shared_training,
+            recipe,
             generator.network.weights,
-            str(self.out / "weights" / "shared.safetensors"),
+            str(self.out / "weights" / f"{name}.safetensors"),
             device=self.config.device,
-            teacher=self._teacher(self.config.shared_training),
+            teacher=self._teacher(recipe),
         )
-        detail: dict[str, object] = {"what": "shared"}
+        detail: dict[str, object] = {"what": name}
         reported = "the largest network" if job.teacher is None else "the smallest network"
         (result,) = self.evaluate([(job, content_hash(generator.graph), detail)], reported)
         if "error" in result:

@@ -15,7 +15,7 @@ from gensynth.ir import UsageError
 
 EXPERIMENTS = Path(__file__).parent.parent / "bench" / "experiments"
 SYNTHESIS = """
-requirements = ["macs <= 200K", "params <= 20K"]
+requirements = ["macs <= 200K", "params <= 8K"]
 performance = "accuracy"
 
 [task]
@@ -87,6 +87,7 @@ epochs = 1
 examples = 128
 seeds = 2
 longer = { epochs = 2, seeds = 2 }
+ranking_epochs = 1
 
 [goals]
 against = "reference"
@@ -178,7 +179,7 @@ def test_stages_leave_what_the_page_shows_and_go_on_where_they_were(
         assert run(file, *common, "--stages", stage) == 2
         assert f"run the stage '{needed}' first" in capsys.readouterr().err
 
-    stages = "baselines,synthesis,points,control,family,sharing,alone,cost,test"
+    stages = "baselines,synthesis,points,control,family,sharing,alone,ranking,cost,test"
     assert run(file, *common, "--stages", stages) == 0
     found = json.loads(stored.read_text())
     assert (found["metric"], found["image"]) == ("accuracy", [1, 8, 8])
@@ -213,6 +214,13 @@ def test_stages_leave_what_the_page_shows_and_go_on_where_they_were(
         assert longer["architecture_hash"] == item["architecture_hash"] and longer["shared"] == item["shared"]
         assert longer["shorter"] == item["alone"] and longer["alone_each"] != item["alone_each"]
 
+    ranking = found["ranking"]
+    for item, other in zip(sharing["networks"], ranking["networks"], strict=True):
+        assert other["architecture_hash"] == item["architecture_hash"] and other["alone"] == item["alone"]
+    judged = [[item["shared"] for item in part["networks"]] for part in (sharing, ranking)]
+    assert judged[0] != judged[1], "these weights were trained for no requirements"
+    assert all({"tau", "low", "high"} == ranking[name].keys() for name in ("tau", "tau_longer"))
+
     timed, cost = found["cost"]["timed"], found["cost"]
     part = timed["prototype"]
     assert cost["prototype_seconds"] == part["seconds_per_image"] * part["images"] + part["start_seconds"]
@@ -232,11 +240,12 @@ def test_stages_leave_what_the_page_shows_and_go_on_where_they_were(
     for stage in ("sharing", "points"):
         assert run(file, "--out", str(tmp_path / "other"), "--stages", stage, "--json", str(again), "--add") == 2
         assert "run the stage 'synthesis' first" in capsys.readouterr().err
-    del found["alone"]
+    del found["alone"], found["ranking"]
     again.write_text(json.dumps(found))
-    assert run(file, "--out", str(tmp_path / "other"), "--stages", "alone", "--json", str(again), "--add") == 0
+    assert run(file, "--out", str(tmp_path / "other"), "--stages", "alone,ranking", "--json", str(again), "--add") == 0
     both = json.loads(again.read_text())
     assert both.pop("alone") == alone, "by figures of the stage 'sharing' alone, without any of its files"
+    assert both.pop("ranking") == ranking, "it trains the prototype by the rate that is known, and then its own weights"
     assert both == found
 
     file.write_text(EXPERIMENT.replace("params <= 3K", "params <= 4K"))
@@ -275,10 +284,18 @@ def test_adding_keeps_every_network_that_was_not_measured_again() -> None:
     def rows(**found: float) -> list[dict[str, object]]:
         return [{"name": name, "accuracy": accuracy} for name, accuracy in found.items()]
 
-    earlier = {"machine": 1, "rows": rows(a=1, b=2), "sweep": {"found": rows(a=3, b=4)}, "sharing": 5, "alone": 6}
+    earlier = {
+        "machine": 1,
+        "rows": rows(a=1, b=2),
+        "sweep": {"found": rows(a=3, b=4)},
+        "sharing": 5,
+        "alone": 6,
+        "ranking": 7,
+    }
     later = {"machine": 2, "rows": rows(b=7), "sweep": {"found": rows(b=8)}}
-    kept = {"machine": 1, "rows": rows(a=1, b=7), "sweep": {"found": rows(a=3, b=8)}, "sharing": 5, "alone": 6}
-    assert added(earlier, later) == kept
-    assert "alone" not in added(earlier, {**later, "sharing": 9}), "it was compared with other accuracies"
-    assert added(earlier, {**later, "sharing": 9, "alone": 10})["alone"] == 10
+    kept = {"machine": 1, "rows": rows(a=1, b=7), "sweep": {"found": rows(a=3, b=8)}}
+    assert added(earlier, later) == {**kept, "sharing": 5, "alone": 6, "ranking": 7}
+    other = {**kept, "sharing": 9}
+    assert added(earlier, {**later, "sharing": 9}) == other, "they were compared with other accuracies"
+    assert added(earlier, {**later, "sharing": 9, "alone": 10}) == {**other, "alone": 10}
     assert added({}, later) == later
