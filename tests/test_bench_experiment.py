@@ -58,6 +58,7 @@ reference = "ResNet-8 (4)"
 device = "tegra-x2-gpu:fp16"
 judged = 3
 finalists = 2
+timed_batches = 2
 about = "Small."
 
 [sweep]
