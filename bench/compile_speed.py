@@ -21,7 +21,6 @@ import argparse
 import hashlib
 import json
 import os
-import platform
 import re
 import resource
 import shutil
@@ -40,7 +39,7 @@ from typing import Any
 import numpy as np
 from compile_figures import speed_figures
 from compile_networks import Entry, choose
-from harness import machine, print_table
+from harness import machine, print_table, processor
 from workers.client import Worker, WorkerError
 
 from gensynth.ir import write_atomically
@@ -117,13 +116,6 @@ def digest(settings: Settings) -> str:
         if path.suffix in (".py", ".c", ".h", ".toml"):
             made.update(f"\0{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
     return made.hexdigest()[:16]
-
-
-def processor() -> str:
-    """Returns what the system calls the processor, and how many there are."""
-    path = Path("/proc/cpuinfo")
-    names = re.findall(r"^model name\s*: (.*)$", path.read_text(), re.MULTILINE) if path.exists() else []
-    return f"{os.cpu_count()} x {names[0] if names else platform.machine()}"
 
 
 # Compiling and starting.
@@ -405,7 +397,7 @@ def main() -> None:
                 found["networks"].pop(entry.name, None)
                 shutil.rmtree(folder_of(work, entry), ignore_errors=True)
         found |= {
-            "machine": {**machine(), "processor": processor()},
+            "machine": machine(),
             "versions": {name: version(name) for name in LIBRARIES},
             "settings": asdict(settings),
         }

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import platform
+import re
 import statistics
 import sys
 import time
@@ -12,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-__all__ = ["Measurement", "machine", "measure", "print_table", "write_json"]
+__all__ = ["Measurement", "machine", "measure", "print_table", "processor", "write_json"]
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,14 @@ def measure(
 
 def machine() -> dict[str, str]:
     """Returns what the figures were taken on."""
-    return {"python": platform.python_version(), "system": platform.platform(), "processor": platform.machine()}
+    return {"python": platform.python_version(), "system": platform.platform(), "processor": processor()}
+
+
+def processor() -> str:
+    """Returns what the system calls the processor, and how many there are."""
+    path = Path("/proc/cpuinfo")
+    names = re.findall(r"^model name\s*: (.*)$", path.read_text(), re.MULTILINE) if path.exists() else []
+    return f"{os.cpu_count()} x {names[0] if names else platform.machine()}"
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> None:
