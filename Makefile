@@ -76,6 +76,7 @@ bench: bench-quick ## run every benchmark (about half an hour), each prints a ta
 	$(BIN)/python bench/generator.py bench/generator.toml --repetitions 5 --json docs/results/generator.json
 	$(BIN)/python bench/generator.py bench/generator-tight.toml --repetitions 3 --json docs/results/generator-tight.json
 	$(BIN)/python bench/resume.py --kills 20 --json docs/results/resume.json
+	$(BIN)/python bench/precision.py --json docs/results/precision.json
 	$(BIN)/python bench/results.py
 
 bench-quick: $(DEV) ## run the benchmarks that take a few minutes, or those that BENCHMARKS names

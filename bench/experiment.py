@@ -261,7 +261,7 @@ class Run:
             spent = {"prototype": 0.0, "shared": 0.0, "probes": 0.0, "judging": 0.0}
             for key, kind, _, detail, _ in synthesis.store.rows():
                 what = str(detail.get("what", {"probe": "probes", "search": "judging"}.get(kind)))
-                if what in spent:
+                if what in spent and key in synthesis.evaluated:
                     spent[what] += synthesis.store.time(key)
             row = {
                 "name": label,

@@ -17,6 +17,7 @@ from cost_figures import cost_figures
 from experiment_figures import experiment_about, experiment_figures
 from experiment_plot import experiment_plot
 from judging_figures import judging_figure
+from precision_figures import precision_figure
 from search_figures import ABOUT, ABOUT_FAMILIES, digits_figure, overhead_figure, search_figures
 from sharing_figures import sharing_figure
 
@@ -419,6 +420,12 @@ SECTIONS = (
         "19. Speed of judging",
         "`python bench/judging.py --json docs/results/judging.json`",
         lambda found: figures([judging_figure(found)]),
+    ),
+    (
+        "precision",
+        "20. Speed of trainings in bfloat16",
+        "`python bench/precision.py --json docs/results/precision.json`",
+        lambda found: figures([precision_figure(found)]),
     ),
 )
 

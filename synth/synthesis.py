@@ -112,6 +112,8 @@ class Synthesis:
         self.performance = parse_performance(config.performance)
         self.model = cost_model(config.cost_devices[0]) if config.cost_devices else None
         self.store = Store(out / "store.sqlite")
+        self.evaluated: set[str] = set()
+        """Keys of all evaluations that were asked for, those that the store had among them."""
         self.inquisitor = Inquisitor(
             self.performance,
             self.requirements,
@@ -138,6 +140,7 @@ class Synthesis:
             accuracy = result.get("accuracy")
             self.progress.advance(known, whole, what if accuracy is None else f"{what}: {accuracy:.2f}%")
 
+        self.evaluated.update(job.key for job, _, _ in jobs)
         return evaluate_all(jobs, self.executor, self.store, told=told)
 
     def train_fully(self, network: Network, name: str, detail: dict[str, object]) -> Prepared:

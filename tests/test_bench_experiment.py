@@ -12,6 +12,7 @@ from experiment_file import load_experiment
 from experiment_found import added
 
 from gensynth.ir import UsageError
+from gensynth.synth.store import Store
 
 EXPERIMENTS = Path(__file__).parent.parent / "bench" / "experiments"
 SYNTHESIS = """
@@ -252,6 +253,19 @@ def test_stages_leave_what_the_page_shows_and_go_on_where_they_were(
     file.write_text(EXPERIMENT.replace("params <= 3K", "params <= 4K"))
     assert run(file, *common, "--stages", "test") == 2
     assert "another experiment" in capsys.readouterr().err
+
+
+def test_the_cost_of_a_synthesis_counts_its_own_trainings_only(file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert run(file, "--out", str(out), "--stages", "synthesis") == 0
+    (out / "experiment.txt").unlink()
+    (tmp_path / "digits-synthesis.toml").write_text(SYNTHESIS.replace("epochs = 3", "epochs = 2"))
+    assert run(file, "--out", str(out), "--stages", "synthesis") == 0
+    store = Store(out / "synthesis" / "store.sqlite")
+    taken = [store.time(key) for key, _, _, detail, _ in store.rows() if detail.get("what") == "prototype"]
+    store.close()
+    found = json.loads((out / "figures" / "synthesis.json").read_text())
+    assert len(taken) == 2 and found["seconds"]["prototype"] in taken
 
 
 def test_figures_are_added_to_those_of_the_same_experiment_only(
