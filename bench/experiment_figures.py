@@ -324,9 +324,8 @@ def _sharing(found: Found) -> Figure | None:
         ]
         title += f"; other shared weights: {ranking['epochs']} epochs for no requirements"
         columns.append("other shared weights")
-        notes += _taus({"tau": ranking["tau"]}, "other shared weights: ")
-        if "tau_longer" in ranking:
-            notes += _taus({"tau": ranking["tau_longer"]}, "other shared weights, trained longer: ")
+        for part, before in ((ranking, "other shared weights"), (ranking.get("longer"), "the same, trained longer")):
+            notes += _taus(part, f"{before}: ") if part else []
     return figure(title, columns, cells, notes)
 
 
@@ -339,6 +338,8 @@ def _taus(part: Row, before: str = "", which: str = "By itself") -> list[str]:
     text += f", at least {LEAST_TAU}"
     if plain:
         text += f"; of MACs and stand-alone accuracy {plain['tau']:.2f}"
+    if part.get("tau_loss"):
+        text += f"; of shared loss and stand-alone accuracy {part['tau_loss']['tau']:.2f}"
     notes = [claim_of(ours["tau"] >= LEAST_TAU if ours else None, text)]
     if part.get("tau_alone") is not None:
         notes.append(

@@ -45,8 +45,7 @@ def judge_sharing(run: Run, synthesis: Synthesis, recipe: Recipe) -> Row:
     decided = [opened.decide(seed, repair=False) for seed in seeds]
     judged = _judged(run, synthesis, opened, decided)
     rows = [
-        {"seed": seed, **counts(item.graph), "shared": accuracy}
-        for seed, item, accuracy in zip(seeds, decided, judged, strict=True)
+        {"seed": seed, **counts(item.graph), **found} for seed, item, found in zip(seeds, decided, judged, strict=True)
     ]
     return _trained_alone(run, synthesis, [item.graph for item in decided], rows, recipe, short.seeds)
 
@@ -85,24 +84,31 @@ def rank_again(
     decided = _decided_again(generator, sharing)
     judged = _judged(run, synthesis, synthesis.share(generator, recipe, "ranking"), decided)
     rows = [
-        {key: row[key] for key in (*_KNOWN, "alone")} | {"shared": accuracy}
-        for row, accuracy in zip(sharing["networks"], judged, strict=True)
+        {key: row[key] for key in (*_KNOWN, "alone")} | found
+        for row, found in zip(sharing["networks"], judged, strict=True)
     ]
-    found: Row = {"epochs": recipe.epochs, "networks": rows, "tau": tau(rows, "shared"), "machine": machine()}
+    ranked: Row = {"epochs": recipe.epochs, "networks": rows, "machine": machine(), **_taus(rows)}
     if longer is not None:
         reached = {row["seed"]: row["alone"] for row in longer["networks"]}
-        found["tau_longer"] = tau([{**row, "alone": reached[row["seed"]]} for row in rows], "shared")
-    return found
+        ranked["longer"] = _taus([{**row, "alone": reached[row["seed"]]} for row in rows])
+    return ranked
+
+
+def _taus(rows: Sequence[Row]) -> Row:
+    """Returns Kendall's tau of what networks reach by themselves and their accuracy, or loss, with shared weights."""
+    by_loss = tau([{**row, "gain": -row["shared_loss"]} for row in rows], "gain")
+    return {"tau": tau(rows, "shared"), "tau_loss": by_loss}
 
 
 _KNOWN = ("seed", "architecture_hash", "params", "macs")
 
 
-def _judged(run: Run, synthesis: Synthesis, opened: Generator, decided: Sequence[Decided]) -> list[float]:
-    """Returns what networks of a generator reach with their slices of its weights."""
+def _judged(run: Run, synthesis: Synthesis, opened: Generator, decided: Sequence[Decided]) -> list[Row]:
+    """Returns the accuracy and the loss of networks of a generator with their slices of its weights."""
     inherited = [Network(item.graph, opened.weights_for(item)) for item in decided]
     jobs = [run.job(synthesis, network, None, {"what": "shared weights"}) for network in inherited]
-    return [float(result["accuracy"]) for result in synthesis.evaluate(jobs, "shared weights")]  # type: ignore[arg-type]
+    results = synthesis.evaluate(jobs, "shared weights")
+    return [{"shared": result["accuracy"], "shared_loss": result["loss"]} for result in results]
 
 
 def _decided_again(opened: Generator, sharing: Mapping[str, Any]) -> list[Decided]:

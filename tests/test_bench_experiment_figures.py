@@ -289,15 +289,21 @@ def test_other_shared_weights_have_a_column_and_a_tau_of_their_own(found: Found)
         "epochs": 12,
         "networks": [{"seed": 10_000 + index, "shared": 70.0 + index} for index in range(3)],
         "tau": {"tau": 0.61, "low": 0.4, "high": 0.8},
+        "tau_loss": {"tau": 0.64, "low": 0.4, "high": 0.8},
     }
     assert figure(found, "weight").title.endswith("; other shared weights: 12 epochs for no requirements")
     assert figure(found, "weight").columns[-1] == "other shared weights"
     assert row(figure(found, "weight"), "10002")[-2:] == ["52.00", "72.00"]
     told = notes(found, "weight")
     assert "yes: other shared weights: Kendall's tau of shared and stand-alone accuracy 0.61 (95%" in told
+    assert "at least 0.6; of shared loss and stand-alone accuracy 0.64" in told
     assert "trained longer" not in told
-    found["ranking"]["tau_longer"] = {"tau": 0.59, "low": 0.4, "high": 0.8}
-    assert "NO: other shared weights, trained longer: Kendall's tau" in notes(found, "weight")
+    found["ranking"]["longer"] = {
+        "tau": {"tau": 0.59, "low": 0.4, "high": 0.8},
+        "tau_loss": {"tau": 0.62, "low": 0.4, "high": 0.8},
+    }
+    told = notes(found, "weight")
+    assert "NO: the same, trained longer: Kendall's tau" in told and "shared loss and stand-alone accuracy 0.62" in told
 
 
 def test_an_artifact_is_verified_or_not_or_was_not_run(found: Found) -> None:
