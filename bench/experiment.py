@@ -53,9 +53,8 @@ Row = dict[str, Any]
 Seeded = tuple[Network, int]
 
 STAGES = (
-    *("baselines", "synthesis", "points", "control", "family", "sharing", "alone", "ranking"),
-    *("cost", "test", "artifact"),
-)
+    "baselines", "synthesis", "points", "control", "family", "sharing", "alone", "ranking", "cost", "test", "artifact",
+)  # fmt: skip
 
 POOL = 256
 """An operating point is chosen among so many seeds, from 0 on."""

@@ -33,6 +33,9 @@ Row = dict[str, Any]
 SEEDS = 10_000
 """Networks whose shared and stand-alone accuracies are compared have seeds from here on."""
 
+_KNOWN = ("seed", "architecture_hash", "params", "macs")
+"""What tells these networks apart, and their size."""
+
 
 def judge_sharing(run: Run, synthesis: Synthesis, recipe: Recipe) -> Row:
     """Judges random networks twice: with their slices of shared weights, and trained by themselves by a recipe.
@@ -98,9 +101,6 @@ def _taus(rows: Sequence[Row]) -> Row:
     """Returns Kendall's tau of what networks reach by themselves and their accuracy, or loss, with shared weights."""
     by_loss = tau([{**row, "gain": -row["shared_loss"]} for row in rows], "gain")
     return {"tau": tau(rows, "shared"), "tau_loss": by_loss}
-
-
-_KNOWN = ("seed", "architecture_hash", "params", "macs")
 
 
 def _judged(run: Run, synthesis: Synthesis, opened: Generator, decided: Sequence[Decided]) -> list[Row]:

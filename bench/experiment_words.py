@@ -81,14 +81,17 @@ def other_metrics(found: Found) -> list[str]:
 
 
 def metric_words(metric: str) -> str:
+    """Returns what tables call a metric."""
     return METRICS.get(metric, metric.replace("_", " "))
 
 
 def settings(recipe: Row) -> str:
+    """Returns all settings of a recipe in words."""
     return ", ".join(f"{key.replace('_', ' ')} {setting(key, value)}" for key, value in recipe.items())
 
 
 def setting(key: str, value: object) -> str:
+    """Returns the value of a setting in words."""
     if key == "examples" and not value:
         return "all"
     if isinstance(value, Mapping):
@@ -114,6 +117,7 @@ def values(item: Row | None, *asked: str) -> list[str]:
 
 
 def number(value: float | None, how: str) -> str:
+    """Returns a number in a format."""
     return UNKNOWN if value is None else format(value, how)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from harness import measure, print_table, write_json
+from harness import machine, measure, print_table, write_json
 from precision_figures import precision_figure
 
 import gensynth as gs
@@ -74,6 +74,7 @@ def main() -> int:
         print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
         return 2
     found = {
+        "machine": machine(),
         "device": options.device,
         "auto": auto,
         "images": IMAGES,
@@ -82,8 +83,7 @@ def main() -> int:
     }
     write_json(options.json, found)
     figure = precision_figure(found)
-    print_table(figure.title, figure.columns, figure.rows)
-    print("\n".join(figure.notes))
+    print_table(figure.title, figure.columns, figure.rows, "\n".join(figure.notes))
     return 0
 
 

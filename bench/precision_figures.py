@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from compile_figures import Figure
-from harness import processor
 
 __all__ = ["precision_figure"]
 
@@ -21,9 +20,9 @@ def precision_figure(found: dict[str, Any]) -> Figure:
         ]
         for row in found["trainings"]
     ]
-    on = found["machine"]["processor"] if "machine" in found else processor()
     note = (
-        f"An epoch of {found['images']} images of 3x32x32 on `{found['device']}` ({on}), one thread, medians of"
-        f" {found['repetitions']} trainings, which took turns. The precision `auto` is {found['auto']} there."
+        f"An epoch of {found['images']} images of 3x32x32 on `{found['device']}` ({found['machine']['processor']}), one"
+        f" thread, medians of {found['repetitions']} trainings, which took turns. The precision `auto` is"
+        f" {found['auto']} there."
     )
     return Figure("training in two precisions", ["network, layout", "float32, s", "bfloat16, s", "ratio"], rows, [note])

@@ -17,12 +17,12 @@ def precision_on(device: torch.device, precision: str) -> str:
     if precision != "auto":
         return precision
     if device.type == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+        with torch.cuda.device(device):
+            return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     capabilities = torch.cpu.get_capabilities()
     return "bfloat16" if any(capabilities.get(name, False) for name in _CPU_UNITS) else "float32"
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """Returns the context in which forward passes on a device compute in a recipe's precision."""
-    rounded = precision_on(device, precision) == "bfloat16"
-    return torch.autocast(device.type, torch.bfloat16, enabled=rounded)
+    """Returns the context in which forward passes on a device compute in `float32` or `bfloat16`."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")

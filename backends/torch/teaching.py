@@ -10,7 +10,7 @@ from gensynth.ir import Network, UsageError
 from .data import Data
 from .module import to_torch
 from .objectives.base import Outputs
-from .precision import autocast
+from .precision import autocast, precision_on
 from .recipe import Recipe
 
 __all__ = ["Teacher", "teacher_for"]
@@ -28,7 +28,8 @@ class Teacher:
     def __init__(self, network: Network, recipe: Recipe, data: Data) -> None:
         """Prepares a network to teach networks that are trained on some data by a recipe."""
         self._module = to_torch(network).to(data.inputs.device).eval()
-        self._precision = recipe.precision if recipe.teacher_precision == "same" else recipe.teacher_precision
+        precision = recipe.precision if recipe.teacher_precision == "same" else recipe.teacher_precision
+        self._precision = precision_on(data.inputs.device, precision)
         self._plain = recipe.teacher_images == "plain"
         self._data = data
         self._kept: Tensor | None = None

@@ -25,7 +25,7 @@ from .module import device_of, to_torch, weights_of
 from .objectives import Classification, Objective
 from .objectives.base import Outputs
 from .optimizer import FlatState, Optimizer
-from .precision import autocast
+from .precision import autocast, precision_on
 from .recipe import Recipe
 from .teaching import Teacher, teacher_for
 
@@ -228,6 +228,7 @@ class Run(Generic[ModuleT]):
         self.recipe = recipe
         self.objective = objective
         self.data = data
+        self._precision = precision_on(data.inputs.device, recipe.precision)
         self.learning_rate = 0.0
         self.history: list[EpochReport] = []
         self.best: tuple[Evaluation, Tensor] | None = None
@@ -254,7 +255,7 @@ class Run(Generic[ModuleT]):
 
     def autocast(self) -> AbstractContextManager[object]:
         """Returns the context that forward passes run in."""
-        return autocast(self.data.inputs.device, self.recipe.precision)
+        return autocast(self.data.inputs.device, self._precision)
 
     def _bounds(self) -> list[tuple[int, int]]:
         """Returns the batches of an epoch; a last one of a single example is left out, as it has no variance."""
